@@ -1,5 +1,25 @@
+//! The data plane of edd: routes, listeners, certificates and the HTTP engine.
+//!
+//! A request meets the modules in this order: `listeners` accept its connection, `proxy` reads it,
+//! `decision` says what happens to it from one snapshot of the `router`, `upstream` names the target,
+//! and `exchange` is what logs and metrics tell of it afterwards.
+
+pub mod access_log;
+pub mod admin;
+mod clock;
+pub mod decision;
+pub mod exchange;
+pub mod gateway;
+pub mod health;
+pub mod listeners;
+pub mod live;
+pub mod metrics;
 pub mod path;
+pub mod policy;
 pub mod proxy;
+pub mod publish;
 pub mod reason;
 pub mod route;
+pub mod router;
 pub mod table;
+pub mod upstream;

@@ -263,6 +263,12 @@ impl fmt::Display for Authority {
     }
 }
 
+impl Serialize for Authority {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 /// One upstream of a route and its share of the requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {

@@ -1,1 +1,9 @@
+//! How requests are served: the strict rules, the engine and the two wire protocols.
+
+pub mod answer;
+pub mod engine;
+mod failure;
 pub mod framing;
+pub mod http1;
+pub mod http2;
+pub mod scope;

@@ -1,0 +1,193 @@
+//! The admin listener: health, metrics, and what the gateway knows of its routes. Loopback by
+//! default; it has no authentication of its own.
+
+mod problem;
+mod tap;
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use axum::Router as Pages;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::access_log::AccessLog;
+use crate::admin::problem::Problem;
+use crate::certs::{CertSource, CertState, CertStore};
+use crate::health::{Check, CheckState, Health};
+use crate::metrics::Metrics;
+use crate::path;
+use crate::router::Router;
+use crate::table::normalize_host;
+
+/// What the pages show.
+#[derive(Clone)]
+pub struct Admin {
+    pub router: Router,
+    pub metrics: Arc<Metrics>,
+    pub health: Health,
+    pub certs: CertStore,
+    pub access_log: AccessLog,
+}
+
+/// Serves until `stop`.
+pub async fn serve(listener: TcpListener, admin: Admin, stop: CancellationToken) {
+    let pages = Pages::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/routes", get(routes))
+        .route("/routes/explain", get(explain))
+        .route("/certs", get(certs))
+        .route("/tap", get(tap::tap))
+        .fallback(|| async { Problem::not_found("no such page; see /readyz, /metrics, /routes, /routes/explain, /certs, /tap") })
+        .with_state(admin);
+    let served = axum::serve(listener, pages).with_graceful_shutdown(async move { stop.cancelled().await });
+    if let Err(error) = served.await {
+        tracing::error!(%error, "the admin listener failed");
+    }
+}
+
+#[derive(Deserialize)]
+struct Verbose {
+    verbose: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Readiness {
+    ready: bool,
+    checks: Vec<Check>,
+}
+
+async fn readyz(State(admin): State<Admin>, Query(query): Query<Verbose>, headers: HeaderMap) -> Response {
+    let ready = admin.health.is_ready();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    if query.verbose.is_none() {
+        return (status, if ready { "ready\n" } else { "not ready\n" }).into_response();
+    }
+    let mut checks = admin.health.checks();
+    checks.push(certificates(&admin.certs));
+    let wants_json = headers.get(header::ACCEPT).is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
+    if wants_json {
+        return (status, Json(Readiness { ready, checks })).into_response();
+    }
+    let mut text = String::new();
+    for check in &checks {
+        let mark = match check.state {
+            CheckState::Ok => "+",
+            CheckState::Degraded => "!",
+            CheckState::Failed => "-",
+        };
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "[{mark}] {}: {}", check.name, check.detail);
+    }
+    text.push_str(if ready { "ready\n" } else { "not ready\n" });
+    (status, text).into_response()
+}
+
+fn certificates(certs: &CertStore) -> Check {
+    let list = certs.list();
+    let bad: Vec<String> = list
+        .iter()
+        .filter(|info| !matches!(info.state, CertState::Ok))
+        .map(|info| format!("{}: {}", info.names.join(", "), info.message.as_deref().unwrap_or("not usable")))
+        .collect();
+    if bad.is_empty() {
+        return Check { name: "certificates", state: CheckState::Ok, detail: format!("{} in use", list.len()) };
+    }
+    Check { name: "certificates", state: CheckState::Degraded, detail: bad.join("; ") }
+}
+
+async fn metrics(State(admin): State<Admin>) -> Response {
+    for info in admin.certs.list() {
+        // Clients choose the names of local leaves: they are no labels.
+        if info.source != CertSource::LocalLeaf
+            && let (Some(name), Some(not_after)) = (info.names.first(), info.not_after)
+        {
+            admin.metrics.certificate_not_after.with_label_values(&[name]).set(not_after.unix_timestamp() as f64);
+        }
+    }
+    match admin.metrics.render() {
+        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
+        Err(error) => Problem::internal(&error).into_response(),
+    }
+}
+
+#[derive(Serialize)]
+struct ListedRoute {
+    route: String,
+    host: String,
+    path: String,
+    action: String,
+    source: &'static str,
+}
+
+async fn routes(State(admin): State<Admin>) -> Response {
+    let snapshot = admin.router.snapshot();
+    let mut list: Vec<ListedRoute> = snapshot
+        .table
+        .iter()
+        .map(|live| ListedRoute {
+            route: live.route.id.to_string(),
+            host: live.route.host.to_string(),
+            path: live.route.path.to_string(),
+            action: live.route.describe_action(),
+            source: live.route.source.as_str(),
+        })
+        .collect();
+    list.sort_by(|a, b| (&a.host, &a.path).cmp(&(&b.host, &b.path)));
+    Json(serde_json::json!({ "revision": snapshot.revision, "routes": list })).into_response()
+}
+
+#[derive(Deserialize)]
+struct ExplainQuery {
+    url: Option<String>,
+}
+
+async fn explain(State(admin): State<Admin>, Query(query): Query<ExplainQuery>) -> Response {
+    let Some(url) = query.url else {
+        return Problem::bad_request("say which URL: /routes/explain?url=https://host/path").into_response();
+    };
+    match split_url(&url) {
+        Err(what) => Problem::bad_request(&what).into_response(),
+        Ok((host, path)) => Json(admin.router.snapshot().table.explain(&host, &path)).into_response(),
+    }
+}
+
+/// Host and path of a URL in the form the table compares. The scheme may be missing.
+pub fn split_url(url: &str) -> Result<(String, String), String> {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let host = normalize_host(&rest[..end]).map_err(|_| format!("`{}` is no host", &rest[..end]))?;
+    let path = rest[end..].split(['?', '#']).next().unwrap_or_default();
+    let path = if path.is_empty() { "/" } else { path };
+    let path = path::normalize(path).map_err(|error| format!("`{path}`: {}", error.explain()))?;
+    Ok((host.into_owned(), path.into_owned()))
+}
+
+async fn certs(State(admin): State<Admin>) -> Response {
+    Json(serde_json::json!({ "certificates": admin.certs.list() })).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_split_as_requests_are() {
+        let check = |url: &str, host: &str, path: &str| {
+            assert_eq!(split_url(url), Ok((host.to_owned(), path.to_owned())), "{url}");
+        };
+        check("https://A.example:8443/x/../y?z#f", "a.example", "/y");
+        check("a.example", "a.example", "/");
+        check("http://a?x=/b", "a", "/");
+        assert!(split_url("http:///x").is_err());
+        assert!(split_url("http://a/%zz").is_err());
+    }
+}

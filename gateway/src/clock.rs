@@ -1,0 +1,14 @@
+//! Time as text.
+
+use time::OffsetDateTime;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+
+const MILLISECONDS: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+
+/// Now, in RFC 3339 with milliseconds, UTC.
+pub fn rfc3339_now() -> String {
+    // Formatting to a String with these components cannot fail; an empty stamp beats a lost line.
+    OffsetDateTime::now_utc().format(MILLISECONDS).unwrap_or_default()
+}

@@ -1,0 +1,426 @@
+//! The gateway put together: bind, serve, reload, hand over, drain.
+
+use std::collections::HashMap;
+use std::io;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora_core::server::configuration::ServerConf;
+use pingora_proxy::http_proxy;
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::sync::{Mutex, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::access_log::{AccessLog, Writer};
+use crate::admin::{self, Admin};
+use crate::certs::{CertStore, CertsConfig, CertsError};
+use crate::health::Health;
+use crate::listeners::drain::Drain;
+use crate::listeners::handover::{self, HandoverError, Role, Sockets, Takeover};
+use crate::listeners::{self, Shared};
+use crate::metrics::{Listener, Metrics};
+use crate::proxy::engine::{Engine, Proxy};
+use crate::proxy::http1::{HeadLimits, Server};
+use crate::publish::{PublishError, Publisher};
+use crate::route::{Authority, Route};
+use crate::router::Router;
+use crate::sources::diagnostic::Diagnostic;
+use crate::sources::file::{self, LoadError};
+use crate::sources::watch::RoutesWatcher;
+use crate::upstream::Upstreams;
+
+/// Upstream connections kept open for reuse.
+const UPSTREAM_POOL_CONNECTIONS: usize = 1024;
+/// Tries of one request at its targets, failures of stale connections included.
+const MAX_TRIES: usize = 4;
+/// How often files are read again on file systems that report no changes.
+const POLL_INTERVAL: Duration = Duration::from_secs(10);
+/// Idle connections stay open for this long after a SIGTERM, for requests that are on their way.
+const IDLE_GRACE: Duration = Duration::from_millis(500);
+
+/// Everything that a gateway is told from outside.
+pub struct Config {
+    pub http: SocketAddr,
+    pub https: SocketAddr,
+    pub admin: SocketAddr,
+    pub routes_file: PathBuf,
+    pub data_dir: PathBuf,
+    pub certs: CertsConfig,
+    pub trusted_proxies: Vec<ipnet::IpNet>,
+    pub limits: HeadLimits,
+    pub max_connections: usize,
+    /// For PROXY header and TLS handshake together.
+    pub handshake_timeout: Duration,
+    /// Longest drain after a shutdown, a takeover, or the removal of a route.
+    pub drain_timeout: Duration,
+    /// How long to go on as before after a shutdown was asked for, readiness aside.
+    pub shutdown_delay: Duration,
+    /// Where access lines go; none for no log.
+    pub access_log: Option<Box<dyn Write + Send>>,
+    /// Target names that this process answers itself.
+    pub builtin_targets: HashMap<Authority, SocketAddr>,
+    /// Take the sockets of the gateway that serves `data_dir` over.
+    pub takeover: bool,
+    pub worker_threads: usize,
+}
+
+/// Why a gateway did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Routes(Vec<Diagnostic>),
+    #[error(transparent)]
+    RoutesFile(LoadError),
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    #[error(transparent)]
+    Certs(#[from] CertsError),
+    #[error("cannot listen on {address} ({what}): {source}")]
+    Bind { what: &'static str, address: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Takeover(#[from] HandoverError),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+impl StartError {
+    /// Whether the operator's settings are at fault, rather than the machine.
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, Self::Routes(_) | Self::RoutesFile(_) | Self::Publish(_) | Self::Certs(_))
+    }
+}
+
+/// What a gateway listens on.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Addresses {
+    pub http: SocketAddr,
+    pub https: SocketAddr,
+    pub admin: SocketAddr,
+}
+
+/// Why a running gateway should end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// SIGTERM: readiness goes first.
+    Graceful,
+    /// Ctrl-C: a person is waiting.
+    Now,
+}
+
+/// A gateway that serves.
+pub struct Gateway {
+    pub addresses: Addresses,
+    reloader: Arc<Reloader>,
+    health: Health,
+    drain: Drain,
+    accepting: CancellationToken,
+    background: CancellationToken,
+    successor: oneshot::Receiver<()>,
+    drain_timeout: Duration,
+    shutdown_delay: Duration,
+    access_writer: Writer,
+    engine_signal: watch::Receiver<bool>,
+}
+
+impl Gateway {
+    /// Binds, loads the routes and serves.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let metrics = Arc::new(Metrics::new()?);
+        let certs = CertStore::open(config.certs)?;
+        let (access_log, access_writer) = AccessLog::start(config.access_log, Arc::clone(&metrics))?;
+        let upstreams = Upstreams::new(config.builtin_targets, Arc::clone(&metrics));
+        let health = Health::default();
+        let router = Router::default();
+        let publisher = Publisher {
+            router: router.clone(),
+            upstreams: upstreams.clone(),
+            metrics: Arc::clone(&metrics),
+            certs: certs.clone(),
+            route_drain: config.drain_timeout,
+        };
+        let reloader = Arc::new(Reloader {
+            path: config.routes_file,
+            publisher,
+            health: health.clone(),
+            metrics: Arc::clone(&metrics),
+            turn: Mutex::default(),
+        });
+        let text = reloader.first_load().await?;
+
+        let socket_path = handover::socket_path(&config.data_dir);
+        let (takeover, inherited) = match config.takeover {
+            false => (None, Vec::new()),
+            true => {
+                let path = socket_path.clone();
+                let taken = tokio::task::spawn_blocking(move || handover::take(&path)).await;
+                let (takeover, sockets) = taken.map_err(io::Error::other)??;
+                (Some(takeover), sockets)
+            }
+        };
+        let mut sockets = Inherited(inherited);
+        let http = sockets.listen(Role::Http, config.http)?;
+        let https = sockets.listen(Role::Https, config.https)?;
+        let admin_listener = sockets.listen(Role::Admin, config.admin)?;
+        let addresses =
+            Addresses { http: http.local_addr()?, https: https.local_addr()?, admin: admin_listener.local_addr()? };
+        let passed = vec![
+            (Role::Http, duplicate(&http)?),
+            (Role::Https, duplicate(&https)?),
+            (Role::Admin, duplicate(&admin_listener)?),
+        ];
+
+        let engine = Arc::new(Engine {
+            router: router.clone(),
+            upstreams: upstreams.clone(),
+            metrics: Arc::clone(&metrics),
+            unmatched: Arc::new(metrics.unmatched()),
+            access_log: access_log.clone(),
+            trusted_proxies: config.trusted_proxies.clone(),
+        });
+        let mut engine_config = ServerConf::default();
+        engine_config.upstream_keepalive_pool_size = UPSTREAM_POOL_CONNECTIONS;
+        engine_config.max_retries = MAX_TRIES;
+        engine_config.threads = config.worker_threads;
+        let drain = Drain::default();
+        let server = Arc::new(Server {
+            proxy: Arc::new(http_proxy(&Arc::new(engine_config), Proxy(Arc::clone(&engine)))),
+            engine,
+            limits: config.limits,
+            shutdown: drain.engine_signal(),
+        });
+        let shared = Arc::new(Shared {
+            server,
+            certs: certs.clone(),
+            drain: drain.clone(),
+            metrics: Arc::clone(&metrics),
+            trusted_proxies: config.trusted_proxies,
+            max_connections: config.max_connections,
+            handshake_timeout: config.handshake_timeout,
+        });
+        let (accepting, background) = (CancellationToken::new(), CancellationToken::new());
+        tokio::spawn(listeners::accept(http, Listener::Http, Arc::clone(&shared), accepting.clone()));
+        tokio::spawn(listeners::accept(https, Listener::Https, shared, accepting.clone()));
+        let admin = Admin { router, metrics, health: health.clone(), certs: certs.clone(), access_log };
+        tokio::spawn(admin::serve(admin_listener, admin, background.clone()));
+        tokio::spawn(background.clone().run_until_cancelled_owned(upstreams.run()));
+        let engine_signal = drain.engine_signal();
+        tokio::spawn(certs.watch(engine_signal.clone()));
+        let watching = Arc::clone(&reloader).watch(text);
+        tokio::spawn(background.clone().run_until_cancelled_owned(watching));
+        let successor = await_successor(socket_path, passed, takeover);
+        Ok(Self {
+            addresses,
+            reloader,
+            health,
+            drain,
+            accepting,
+            background,
+            successor,
+            drain_timeout: config.drain_timeout,
+            shutdown_delay: config.shutdown_delay,
+            access_writer,
+            engine_signal,
+        })
+    }
+
+    /// A handle that reads the routes again when asked, as after SIGHUP.
+    pub fn reloader(&self) -> Arc<Reloader> {
+        Arc::clone(&self.reloader)
+    }
+
+    /// Serves until `stop` resolves or a successor has taken over, then drains.
+    pub async fn run(mut self, stop: impl Future<Output = Stop>) {
+        let stop = tokio::select! {
+            stop = stop => Some(stop),
+            Ok(()) = &mut self.successor => None,
+        };
+        let deadline = match stop {
+            Some(Stop::Now) => {
+                tracing::info!("stopping");
+                self.health.drain();
+                self.drain.start();
+                self.drain.close_idle();
+                tokio::time::Instant::now() + self.drain_timeout
+            }
+            Some(Stop::Graceful) => {
+                tracing::info!(connections = self.drain.open(), "draining");
+                self.health.drain();
+                tokio::time::sleep(self.shutdown_delay).await;
+                let deadline = tokio::time::Instant::now() + self.drain_timeout;
+                self.drain.start();
+                let grace = IDLE_GRACE.min(self.drain_timeout);
+                let _ = tokio::time::timeout(grace, self.drain.finished()).await;
+                self.drain.close_idle();
+                deadline
+            }
+            None => {
+                tracing::info!(connections = self.drain.open(), "a successor serves; draining");
+                self.accepting.cancel();
+                let deadline = tokio::time::Instant::now() + self.drain_timeout;
+                self.drain.start();
+                // Clients that keep connections open get to send one more request on each.
+                let grace = self.drain_timeout.saturating_sub(IDLE_GRACE);
+                let _ = tokio::time::timeout(grace, self.drain.finished()).await;
+                self.drain.close_idle();
+                deadline
+            }
+        };
+        if tokio::time::timeout_at(deadline, self.drain.finished()).await.is_err() {
+            tracing::warn!(connections = self.drain.open(), "the drain time is over; closing what is left");
+        }
+        self.accepting.cancel();
+        self.background.cancel();
+        drop((self.reloader, self.engine_signal));
+        drop(self.access_writer);
+        tracing::info!("stopped");
+    }
+}
+
+/// Sockets from a predecessor, taken one by one.
+struct Inherited(Sockets);
+
+impl Inherited {
+    fn listen(&mut self, role: Role, address: SocketAddr) -> Result<TcpListener, StartError> {
+        let bind = |source| StartError::Bind {
+            what: match role {
+                Role::Http => "http",
+                Role::Https => "https",
+                Role::Admin => "admin",
+            },
+            address,
+            source,
+        };
+        match self.0.iter().position(|(inherited, _)| *inherited == role) {
+            Some(index) => {
+                let (_, socket) = self.0.swap_remove(index);
+                socket.set_nonblocking(true).map_err(bind)?;
+                TcpListener::from_std(socket).map_err(bind)
+            }
+            None => listeners::bind(address).map_err(bind),
+        }
+    }
+}
+
+fn duplicate(listener: &TcpListener) -> io::Result<OwnedFd> {
+    use std::os::fd::AsFd;
+    listener.as_fd().try_clone_to_owned()
+}
+
+/// Tells a predecessor that this process serves, then waits for a successor on a thread of its own.
+fn await_successor(
+    path: PathBuf,
+    sockets: Vec<(Role, OwnedFd)>,
+    takeover: Option<Takeover>,
+) -> oneshot::Receiver<()> {
+    let (done, successor) = oneshot::channel();
+    std::thread::spawn(move || {
+        let offer = handover::offer(&path);
+        if let Some(takeover) = takeover
+            && let Err(error) = takeover.ready()
+        {
+            tracing::warn!(%error, "the predecessor could not be told to drain; stop it by hand");
+        }
+        match offer.and_then(|offer| offer.wait(&sockets)) {
+            // Nobody waits any more when the gateway is being stopped anyway.
+            Ok(()) => drop(done.send(())),
+            Err(error) => {
+                tracing::warn!(%error, path = %path.display(), "no takeover will be possible from this process");
+                // Keeps the sender alive: its end would read as a successor's.
+                std::mem::forget(done);
+            }
+        }
+    });
+    successor
+}
+
+/// Loads the routes file into the table, at the start and whenever it changes.
+pub struct Reloader {
+    path: PathBuf,
+    publisher: Publisher,
+    health: Health,
+    metrics: Arc<Metrics>,
+    /// One load at a time, in the order in which they were asked for.
+    turn: Mutex<()>,
+}
+
+impl Reloader {
+    async fn first_load(&self) -> Result<String, StartError> {
+        let text = file::read(&self.path).map_err(StartError::RoutesFile)?;
+        let parsed = file::parse(&text, &self.origin()).map_err(StartError::Routes)?;
+        for warning in &parsed.warnings {
+            tracing::warn!("{warning}");
+        }
+        self.publish(parsed.routes).await?;
+        Ok(text)
+    }
+
+    /// Reads the file and publishes its routes; on any error the table stays as it is.
+    pub async fn reload(&self) {
+        match file::read(&self.path) {
+            Ok(text) => self.take(&text).await,
+            Err(error) => self.reject(error.to_string()),
+        }
+    }
+
+    async fn watch(self: Arc<Self>, served: String) {
+        let mut watcher = match RoutesWatcher::new(&self.path, &served, POLL_INTERVAL) {
+            Ok(watcher) => watcher,
+            Err(error) => {
+                tracing::error!(%error, "the routes file is not watched; send SIGHUP after a change");
+                return;
+            }
+        };
+        loop {
+            match watcher.changed().await {
+                Ok(text) => self.take(&text).await,
+                Err(error) => self.reject(error.to_string()),
+            }
+        }
+    }
+
+    async fn take(&self, text: &str) {
+        let _turn = self.turn.lock().await;
+        match file::parse(text, &self.origin()) {
+            Err(diagnostics) => {
+                let all: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
+                self.reject(all.join("\n"));
+            }
+            Ok(parsed) => {
+                for warning in &parsed.warnings {
+                    tracing::warn!("{warning}");
+                }
+                if let Err(error) = self.publish(parsed.routes).await {
+                    self.reject(error.to_string());
+                }
+            }
+        }
+    }
+
+    fn reject(&self, error: String) {
+        tracing::error!(file = %self.path.display(), "the routes were not taken, the last good ones serve on\n{error}");
+        self.metrics.reloads.with_label_values(&["failure"]).inc();
+        self.metrics.reload_successful.set(0);
+        self.health.routes_rejected(error);
+    }
+
+    async fn publish(&self, routes: Vec<Route>) -> Result<(), PublishError> {
+        let count = routes.len();
+        let revision = self.publisher.publish(routes).await?;
+        self.metrics.reloads.with_label_values(&["success"]).inc();
+        self.metrics.reload_successful.set(1);
+        self.health.routes_loaded(&self.origin(), revision, count);
+        tracing::info!(revision, routes = count, file = %self.path.display(), "routes published");
+        Ok(())
+    }
+
+    fn origin(&self) -> String {
+        self.path.display().to_string()
+    }
+}

@@ -1,0 +1,277 @@
+//! A client's connection as the HTTP engine sees it: it reads one request at a time, and the head of
+//! an answer leaves together with what follows it.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Buf, BytesMut};
+use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_core::protocols::{
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
+    UniqueIDType,
+};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use crate::listeners::transport::Transport;
+use crate::proxy::framing::BodyLength;
+use crate::proxy::scope::ConnInfo;
+
+/// Bytes of further requests read while one is being answered.
+const MAX_READ_AHEAD_BYTES: usize = 16 * 1024;
+/// An answer's head is held back to leave with up to this many bytes.
+const MAX_HELD_BYTES: usize = 16 * 1024;
+/// Unread bytes thrown away before a connection closes, so that the client gets to read the answer
+/// instead of a reset (RFC 9112 §9.6).
+const MAX_LINGER_BYTES: usize = 256 * 1024;
+/// How long that may take.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A connection with at most one request open to its reader.
+#[derive(Debug)]
+pub struct Conn {
+    transport: Transport,
+    pub info: Arc<ConnInfo>,
+    /// Received, and not yet read by the engine.
+    pub inbox: BytesMut,
+    /// Bytes that still belong to the current request; none for a body that ends by itself.
+    allowance: Option<u64>,
+    held: Vec<u8>,
+    hold: bool,
+    ended: bool,
+}
+
+impl Conn {
+    pub fn new(transport: Transport, info: Arc<ConnInfo>) -> Self {
+        let (inbox, held) = (BytesMut::new(), Vec::new());
+        Self { transport, info, inbox, allowance: None, held, hold: false, ended: false }
+    }
+
+    /// Opens the request at the front of the inbox: a head of `head_bytes`, and its body.
+    pub fn begin(&mut self, head_bytes: usize, body: BodyLength) {
+        self.allowance = match body {
+            BodyLength::None => Some(head_bytes as u64),
+            BodyLength::Bytes(length) => Some(length.saturating_add(head_bytes as u64)),
+            BodyLength::Chunked => None,
+        };
+        self.hold = true;
+    }
+
+    /// Receives into the inbox; ready with false at the end of the stream.
+    pub fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        if self.inbox.is_empty() && self.held.capacity() > 0 && self.held.is_empty() {
+            // An idle connection keeps no buffers.
+            self.held = Vec::new();
+        }
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+        let mut buffer = ReadBuf::uninit(&mut buffer);
+        ready!(Pin::new(&mut self.transport).poll_read(context, &mut buffer))?;
+        self.inbox.extend_from_slice(buffer.filled());
+        Poll::Ready(Ok(!buffer.filled().is_empty()))
+    }
+
+    /// Whether the engine may read on.
+    fn is_open(&self) -> bool {
+        self.allowance != Some(0) || self.info.upgraded.load(Ordering::Acquire)
+    }
+
+    /// The request is read to its end. Tells the engine of a client that left, and nothing else:
+    /// what comes next is the next request.
+    fn poll_beyond(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.ended && self.inbox.len() < MAX_READ_AHEAD_BYTES {
+            match ready!(self.poll_receive(context))? {
+                true => {}
+                false => self.ended = true,
+            }
+        }
+        // A client that sent further requests and closed its side still waits for the answers.
+        if self.ended && self.inbox.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    /// Reads at most `most` bytes past the inbox.
+    fn poll_straight(
+        &mut self,
+        context: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
+        let before = buf.filled().len();
+        if most >= buf.remaining() {
+            ready!(Pin::new(&mut self.transport).poll_read(context, buf))?;
+            return Poll::Ready(Ok(buf.filled().len() - before));
+        }
+        let mut part = ReadBuf::new(buf.initialize_unfilled_to(most));
+        ready!(Pin::new(&mut self.transport).poll_read(context, &mut part))?;
+        let count = part.filled().len();
+        buf.advance(count);
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_held(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut sent = 0;
+        while sent < self.held.len() {
+            match Pin::new(&mut self.transport).poll_write(context, &self.held[sent..]) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(count)) => sent += count,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.held.drain(..sent);
+                    return Poll::Pending;
+                }
+            }
+        }
+        self.held.clear();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes `answer` as the last thing on this connection and closes it.
+    pub async fn finish_with(&mut self, answer: &[u8]) {
+        let write = async {
+            self.transport.write_all(answer).await?;
+            self.transport.flush().await
+        };
+        if let Ok(Ok(())) = tokio::time::timeout(LINGER_TIMEOUT, write).await {
+            self.close().await;
+        }
+    }
+
+    /// Closes, letting the client read what was sent.
+    pub async fn close(&mut self) {
+        let linger = async {
+            self.flush().await?;
+            self.transport.shutdown().await?;
+            let mut thrown_away = [0u8; 4096];
+            let mut total = 0;
+            while !self.ended && total < MAX_LINGER_BYTES {
+                match self.transport.read(&mut thrown_away).await? {
+                    0 => break,
+                    count => total += count,
+                }
+            }
+            io::Result::Ok(())
+        };
+        // Nobody is left to tell of a failure; the drop that follows closes in any case.
+        let _ = tokio::time::timeout(LINGER_TIMEOUT, linger).await;
+    }
+}
+
+impl AsyncRead for Conn {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.is_open() {
+            return self.poll_beyond(context);
+        }
+        let upgraded = self.info.upgraded.load(Ordering::Acquire);
+        let allowance = self.allowance.filter(|_| !upgraded).map_or(usize::MAX, |left| left.try_into().unwrap_or(usize::MAX));
+        let most = buf.remaining().min(allowance);
+        let count = if self.inbox.is_empty() {
+            if self.ended {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(self.poll_straight(context, buf, most))?
+        } else {
+            let count = most.min(self.inbox.len());
+            buf.put_slice(&self.inbox[..count]);
+            self.inbox.advance(count);
+            if self.inbox.is_empty() {
+                self.inbox = BytesMut::new();
+            }
+            count
+        };
+        if count == 0 {
+            self.ended = true;
+        }
+        if let Some(left) = &mut self.allowance {
+            *left = left.saturating_sub(count as u64);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Conn {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let fits = self.held.len() + buf.len() <= MAX_HELD_BYTES;
+        if self.hold && fits {
+            let first = self.held.is_empty();
+            self.held.extend_from_slice(buf);
+            if !first {
+                self.hold = false;
+                // If the socket is full the bytes wait, and are sent before any that follow.
+                if let Poll::Ready(Err(error)) = self.poll_held(context) {
+                    return Poll::Ready(Err(error));
+                }
+            }
+            return Poll::Ready(Ok(buf.len()));
+        }
+        self.hold = false;
+        ready!(self.poll_held(context))?;
+        Pin::new(&mut self.transport).poll_write(context, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.hold = false;
+        ready!(self.poll_held(context))?;
+        Pin::new(&mut self.transport).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.as_mut().poll_flush(context))?;
+        Pin::new(&mut self.transport).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.hold = false;
+        ready!(self.poll_held(context))?;
+        Pin::new(&mut self.transport).poll_write_vectored(context, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+}
+
+#[async_trait]
+impl Shutdown for Conn {
+    async fn shutdown(&mut self) {
+        self.close().await;
+    }
+}
+
+impl UniqueID for Conn {
+    fn id(&self) -> UniqueIDType {
+        use std::os::fd::AsRawFd;
+        match &self.transport {
+            Transport::Plain(stream) => stream.stream.as_raw_fd(),
+            Transport::Tls(stream) => stream.get_ref().0.stream.as_raw_fd(),
+        }
+    }
+}
+
+// The engine learns about the connection from `ConnInfo`, not from pingora's digests.
+impl Ssl for Conn {}
+impl Peek for Conn {}
+
+impl GetTimingDigest for Conn {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for Conn {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        None
+    }
+}
+
+impl GetSocketDigest for Conn {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        None
+    }
+}

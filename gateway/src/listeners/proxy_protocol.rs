@@ -1,0 +1,129 @@
+//! The PROXY protocol, versions 1 and 2, from balancers that are trusted to send it.
+
+use std::io;
+use std::net::IpAddr;
+
+use bytes::Buf;
+use ppp::{HeaderResult, PartialResult, v1, v2};
+
+use crate::listeners::transport::Rewind;
+
+const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+/// Longest header taken, address and extensions included, in bytes.
+const MAX_HEADER_BYTES: usize = 2048;
+
+/// Reads the header that the stream may begin with, and returns the client's address from it.
+///
+/// `None` is a stream without one, or a balancer's own health check (LOCAL, UNKNOWN).
+pub async fn read(stream: &mut Rewind) -> io::Result<Option<IpAddr>> {
+    if !stream.fill(1).await? {
+        return Ok(None);
+    }
+    let looks_like = |ahead: &[u8], magic: &[u8]| ahead.iter().zip(magic).all(|(a, b)| a == b);
+    loop {
+        let ahead = &stream.ahead[..];
+        let magic = if looks_like(ahead, V2_SIGNATURE) {
+            V2_SIGNATURE.len()
+        } else if looks_like(ahead, b"PROXY ") {
+            b"PROXY ".len()
+        } else {
+            return Ok(None);
+        };
+        let parsed = HeaderResult::parse(ahead);
+        let incomplete = ahead.len() < magic || parsed.is_incomplete();
+        if !incomplete {
+            let (length, address) = match parsed {
+                HeaderResult::V1(Ok(header)) => (header.header.len(), v1_source(&header.addresses)),
+                HeaderResult::V2(Ok(header)) => (header.len(), v2_source(&header)),
+                _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "malformed PROXY header")),
+            };
+            stream.ahead.advance(length);
+            return Ok(address);
+        }
+        if ahead.len() >= MAX_HEADER_BYTES {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the PROXY header is too long"));
+        }
+        let have = ahead.len();
+        if !stream.fill(have + 1).await? {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+fn v1_source(addresses: &v1::Addresses) -> Option<IpAddr> {
+    match addresses {
+        v1::Addresses::Tcp4(tcp) => Some(tcp.source_address.into()),
+        v1::Addresses::Tcp6(tcp) => Some(tcp.source_address.into()),
+        v1::Addresses::Unknown => None,
+    }
+}
+
+fn v2_source(header: &v2::Header<'_>) -> Option<IpAddr> {
+    if header.command == v2::Command::Local {
+        return None;
+    }
+    match header.addresses {
+        v2::Addresses::IPv4(ip) => Some(ip.source_address.into()),
+        v2::Addresses::IPv6(ip) => Some(ip.source_address.into()),
+        v2::Addresses::Unix(_) | v2::Addresses::Unspecified => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    /// What `read` makes of `pieces`, each sent in a segment of its own, and what is left over.
+    async fn run(pieces: &[&[u8]]) -> (io::Result<Option<IpAddr>>, Vec<u8>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        client.set_nodelay(true).unwrap();
+        let mut stream = Rewind::new(listener.accept().await.unwrap().0);
+        let owned: Vec<Vec<u8>> = pieces.iter().map(|piece| piece.to_vec()).collect();
+        let writer = tokio::spawn(async move {
+            for piece in owned {
+                client.write_all(&piece).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        });
+        let result = read(&mut stream).await;
+        writer.await.unwrap();
+        let mut rest = Vec::new();
+        tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut rest).await.unwrap();
+        (result, rest)
+    }
+
+    #[tokio::test]
+    async fn both_versions_whole_and_in_pieces() {
+        let v1 = b"PROXY TCP4 203.0.113.7 10.0.0.1 5555 80\r\nGET /";
+        let (ip, rest) = run(&[v1]).await;
+        assert_eq!((ip.unwrap(), &rest[..]), (Some("203.0.113.7".parse().unwrap()), &b"GET /"[..]));
+        let (ip, rest) = run(&[&v1[..3], &v1[3..20], &v1[20..]]).await;
+        assert_eq!((ip.unwrap(), &rest[..]), (Some("203.0.113.7".parse().unwrap()), &b"GET /"[..]));
+        let mut v2 = V2_SIGNATURE.to_vec();
+        v2.extend([0x21, 0x11, 0, 12, 203, 0, 113, 8, 10, 0, 0, 1, 1, 1, 0, 80]);
+        v2.extend(b"rest");
+        let (ip, rest) = run(&[&v2]).await;
+        assert_eq!((ip.unwrap(), &rest[..]), (Some("203.0.113.8".parse().unwrap()), &b"rest"[..]));
+        let (ip, _) = run(&[&v2[..5], &v2[5..15], &v2[15..]]).await;
+        assert_eq!(ip.unwrap(), Some("203.0.113.8".parse().unwrap()));
+    }
+
+    #[tokio::test]
+    async fn other_streams_are_left_as_they_are() {
+        for text in [&b"GET / HTTP/1.1\r\n"[..], b"POST / HTTP/1.1\r\n", b"\x16\x03\x01", b"PUT /"] {
+            let (ip, rest) = run(&[text]).await;
+            assert_eq!((ip.unwrap(), &rest[..]), (None, text));
+        }
+        let (ip, rest) = run(&[b"PROXY UNKNOWN\r\nx"]).await;
+        assert_eq!((ip.unwrap(), &rest[..]), (None, &b"x"[..]));
+    }
+
+    #[tokio::test]
+    async fn a_malformed_header_is_an_error() {
+        assert!(run(&[b"PROXY TCP4 nonsense\r\n"]).await.0.is_err());
+        assert!(run(&[b"PROXY TCP4 1.2.3.4"]).await.0.is_err());
+    }
+}

@@ -1,0 +1,8 @@
+//! The rules that [`crate::decision::decide`] applies, one file each. All are pure.
+
+pub mod client_auth;
+pub mod forwarding;
+pub mod header_edits;
+pub mod limits;
+pub mod redirect;
+pub mod upgrade;

@@ -1,0 +1,465 @@
+//! pingora as the HTTP engine: it moves the bytes, [`crate::decision`] says where to.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{StatusCode, Version, header};
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_error::{Error, ErrorType};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, Session};
+
+use crate::access_log::AccessLog;
+use crate::decision::{self, Answer, Decision, Forward, HeaderOp, Peer, RequestHead};
+use crate::exchange::Exchange;
+use crate::live::Shape;
+use crate::metrics::{Listener, Metrics, RouteMetrics};
+use crate::policy::forwarding::X_REQUEST_ID;
+use crate::policy::{header_edits, limits};
+use crate::proxy::answer;
+use crate::proxy::failure;
+use crate::proxy::framing::BodyLength;
+use crate::proxy::scope::Scope;
+use crate::reason::Reason;
+use crate::router::Router;
+use crate::upstream::{Upstream, Upstreams};
+
+/// Targets tried for one request, the first included.
+const MAX_CONNECT_ATTEMPTS: u32 = 3;
+/// Longest wait for a client to take a piece of its answer.
+const CLIENT_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest silence of a client that owes the rest of a body.
+const CLIENT_READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What every request needs.
+#[derive(Debug)]
+pub struct Engine {
+    pub router: Router,
+    pub upstreams: Upstreams,
+    pub metrics: Arc<Metrics>,
+    pub unmatched: Arc<RouteMetrics>,
+    pub access_log: AccessLog,
+    pub trusted_proxies: Vec<ipnet::IpNet>,
+}
+
+impl Engine {
+    /// Accounts for a finished request: metrics, access log, tap.
+    pub fn record(&self, exchange: &Exchange) {
+        let metrics = exchange.route.as_ref().map_or(&self.unmatched, |live| &live.metrics);
+        let seconds = exchange.started.elapsed().as_secs_f64();
+        if let Some(status) = exchange.status {
+            metrics.answered(exchange.listener, &exchange.method, status, seconds);
+        }
+        if let Some(reason) = exchange.reason.filter(|reason| *reason != Reason::Redirected) {
+            metrics.failed(reason);
+        }
+        if let Some(seconds) = exchange.upstream_seconds {
+            metrics.upstream_answered(seconds);
+        }
+        self.access_log.record(exchange);
+    }
+}
+
+/// The implementation of pingora's trait; one for all connections.
+#[derive(Clone, Debug)]
+pub struct Proxy(pub Arc<Engine>);
+
+/// One request inside the engine. Dropping it accounts for it, however it ended.
+pub struct Context {
+    engine: Arc<Engine>,
+    scope: Option<Arc<Scope>>,
+    exchange: Exchange,
+    forward: Option<Forward>,
+    /// The answer to give in place of what the engine's error would say.
+    refusal: Option<Answer>,
+    tried: u64,
+    connect_attempts: u32,
+    upstream: Option<Arc<Upstream>>,
+    upstream_since: Option<Instant>,
+    body_bytes: u64,
+}
+
+impl Context {
+    fn live(&self) -> Option<&Forward> {
+        self.forward.as_ref()
+    }
+
+    fn note_failure(&mut self, reason: Reason) {
+        self.exchange.reason.get_or_insert(reason);
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        if let Some(reason) = self.scope.as_ref().and_then(|scope| scope.ended()) {
+            self.note_failure(reason);
+        }
+        self.engine.metrics.in_flight.get(self.exchange.listener).dec();
+        self.engine.record(&self.exchange);
+    }
+}
+
+fn request_head<'a>(request: &'a RequestHeader, body: BodyLength, websocket: bool) -> RequestHead<'a> {
+    let host = || request.headers.get(header::HOST).and_then(|value| value.to_str().ok());
+    RequestHead {
+        method: &request.method,
+        authority: request.uri.authority().map(http::uri::Authority::as_str).or_else(host),
+        path: if request.uri.path().is_empty() { "/" } else { request.uri.path() },
+        query: request.uri.query(),
+        headers: &request.headers,
+        body,
+        websocket,
+    }
+}
+
+/// The body of a request that came over HTTP/2, where frames delimit it.
+fn h2_body(session: &mut Session) -> BodyLength {
+    if session.is_body_empty() {
+        return BodyLength::None;
+    }
+    let length = session.req_header().headers.get(header::CONTENT_LENGTH);
+    match length.and_then(|value| value.to_str().ok()).and_then(|value| value.parse().ok()) {
+        Some(length) => BodyLength::Bytes(length),
+        None => BodyLength::Chunked,
+    }
+}
+
+async fn respond(session: &mut Session, context: &mut Context, answer: Answer) -> pingora_error::Result<()> {
+    let rendered = answer::render(&answer, &session.req_header().headers, &context.exchange.id);
+    context.exchange.status = Some(rendered.status);
+    context.note_failure(answer.reason);
+    if let Some(live) = answer.route {
+        context.exchange.route = Some(live);
+    }
+    let mut head = ResponseHeader::build(rendered.status, Some(rendered.headers.len()))?;
+    for (name, value) in rendered.headers {
+        head.append_header(name, value)?;
+    }
+    let no_body = rendered.body.is_empty() || session.req_header().method == http::Method::HEAD;
+    session.write_response_header(Box::new(head), no_body).await?;
+    if !no_body {
+        session.write_response_body(Some(rendered.body), true).await?;
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl ProxyHttp for Proxy {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        let scope = Scope::current();
+        let (listener, ip) = match &scope {
+            Some(scope) => (scope.conn.listener, scope.conn.ip),
+            // Only a request outside `Scope::run` has none; `request_filter` refuses it.
+            None => (Listener::Http, std::net::IpAddr::from([0, 0, 0, 0])),
+        };
+        self.0.metrics.in_flight.get(listener).inc();
+        Context {
+            engine: Arc::clone(&self.0),
+            exchange: Exchange::new(listener, ip),
+            scope,
+            forward: None,
+            refusal: None,
+            tried: 0,
+            connect_attempts: 0,
+            upstream: None,
+            upstream_since: None,
+            body_bytes: 0,
+        }
+    }
+
+    async fn request_filter(&self, session: &mut Session, context: &mut Context) -> pingora_error::Result<bool> {
+        let Some(scope) = context.scope.clone() else {
+            return Err(Error::explain(ErrorType::InternalError, "a request outside of its scope"));
+        };
+        session.set_write_timeout(Some(CLIENT_WRITE_TIMEOUT));
+        session.set_read_timeout(Some(CLIENT_READ_TIMEOUT));
+        let body = match scope.framing {
+            Some(framing) => framing.body,
+            None => h2_body(session),
+        };
+        let websocket = scope.framing.is_some_and(|framing| framing.websocket);
+        let peer = Peer {
+            listener: scope.conn.listener,
+            ip: scope.conn.ip,
+            trusted: scope.conn.trusted,
+            tls: scope.conn.tls.as_ref(),
+            trusted_proxies: &self.0.trusted_proxies,
+        };
+        let decision = {
+            let head = request_head(session.req_header(), body, websocket);
+            let identity = decision::identify(&head, &peer, context.exchange.id.clone());
+            let snapshot = self.0.router.snapshot();
+            let exchange = &mut context.exchange;
+            exchange.method = head.method.clone();
+            exchange.version = session.req_header().version;
+            exchange.path = head.path.into();
+            exchange.tls_version = scope.conn.tls.as_ref().map(|tls| tls.version);
+            exchange.revision = snapshot.revision;
+            let decision = decision::decide(&head, &peer, &identity, &snapshot);
+            exchange.id = identity.id;
+            exchange.client = identity.client;
+            exchange.host = identity.host;
+            exchange.trace_id = identity.trace_id;
+            decision
+        };
+        match decision {
+            Decision::Forward(forward) => {
+                context.exchange.route = Some(Arc::clone(&forward.route));
+                if forward.shape != Shape::Upgrade {
+                    // Otherwise pingora would take a 101 for this request.
+                    session.req_header_mut().remove_header(&header::UPGRADE);
+                }
+                context.forward = Some(forward);
+                Ok(false)
+            }
+            Decision::Answer(answer) => {
+                respond(session, context, answer).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end_of_stream: bool,
+        context: &mut Context,
+    ) -> pingora_error::Result<()> {
+        let Some(bytes) = body.as_ref().map(Bytes::len).filter(|length| *length > 0) else { return Ok(()) };
+        context.body_bytes += bytes as u64;
+        if let Some(scope) = &context.scope {
+            scope.moved();
+        }
+        match context.forward.as_ref().and_then(|forward| forward.max_body_bytes) {
+            Some(limit) if context.body_bytes > limit => {
+                context.refusal = Some(limits::too_large(limit));
+                Err(Error::explain(ErrorType::HTTPStatus(413), "request body over the route's limit"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn upstream_peer(&self, _session: &mut Session, context: &mut Context) -> pingora_error::Result<Box<HttpPeer>> {
+        let refused = |context: &mut Context, reason: Reason, detail: Cow<'static, str>| {
+            context.refusal = Some(Answer::new(reason, detail));
+            Err(Error::explain(ErrorType::HTTPStatus(reason.status().as_u16()), reason.as_str()))
+        };
+        let now_ms = self.0.upstreams.now_ms();
+        let picked = context.forward.as_ref().and_then(|forward| {
+            let forwarding = forward.route.forward.as_ref()?;
+            let (index, upstream) = forwarding.rotation.pick(context.tried, now_ms)?;
+            Some((Arc::clone(&forward.route), forward.shape, index, Arc::clone(upstream)))
+        });
+        let Some((live, shape, index, upstream)) = picked else {
+            return refused(context, Reason::NoTarget, "every target of the route is out of rotation".into());
+        };
+        context.exchange.upstream = Some(Arc::clone(&upstream));
+        let address = match upstream.address() {
+            Ok(address) => address,
+            Err(reason) => {
+                let host = upstream.authority().to_string();
+                return refused(context, reason, format!("{host} does not resolve").into());
+            }
+        };
+        context.tried |= 1 << index;
+        context.upstream = Some(upstream);
+        context.upstream_since = Some(Instant::now());
+        match &live.forward {
+            Some(forwarding) => Ok(forwarding.peer(index, address, shape, &live.route)),
+            None => refused(context, Reason::Internal, "the route has no targets".into()),
+        }
+    }
+
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        context: &mut Context,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        context.connect_attempts += 1;
+        if let Some(upstream) = &context.upstream {
+            self.0.upstreams.connect_failed(upstream);
+        }
+        let left = context.live().and_then(|forward| forward.route.forward.as_ref()).is_some_and(|forwarding| {
+            forwarding.rotation.pick(context.tried, self.0.upstreams.now_ms()).is_some()
+        });
+        // Nothing has been sent, so any request may go to another target.
+        error.set_retry(left && context.connect_attempts < MAX_CONNECT_ATTEMPTS);
+        error
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _session: &mut Session,
+        _reused: bool,
+        _peer: &HttpPeer,
+        _fd: std::os::unix::io::RawFd,
+        _digest: Option<&pingora_core::protocols::Digest>,
+        context: &mut Context,
+    ) -> pingora_error::Result<()> {
+        if let Some(upstream) = &context.upstream {
+            upstream.connected();
+        }
+        // A pooled connection that turns out to be stale may be tried again at the same target.
+        context.tried = 0;
+        Ok(())
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        context: &mut Context,
+    ) -> pingora_error::Result<()> {
+        let Some(forward) = &mut context.forward else { return Ok(()) };
+        let over_h1 = session.req_header().version != Version::HTTP_2;
+        let absolute = over_h1 && request.uri.authority().is_some();
+        if forward.target.is_some() || absolute {
+            let mut parts = request.uri.clone().into_parts();
+            if let Some(target) = &forward.target {
+                let target = target.parse().map_err(|error| {
+                    Error::because(ErrorType::InternalError, "a rewritten target is no path", error)
+                })?;
+                parts.path_and_query = Some(target);
+            }
+            if absolute {
+                (parts.scheme, parts.authority) = (None, None);
+            }
+            let uri = http::Uri::from_parts(parts)
+                .map_err(|error| Error::because(ErrorType::InternalError, "a rewritten target is no URI", error))?;
+            request.set_uri(uri);
+        }
+        for op in &forward.headers {
+            match op {
+                HeaderOp::Remove(name) => {
+                    request.remove_header(name);
+                }
+                HeaderOp::Set(name, value) => request.insert_header(name.clone(), value.clone())?,
+                HeaderOp::Append(name, value) => {
+                    request.append_header(name.clone(), value.clone())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        context: &mut Context,
+    ) -> pingora_error::Result<()> {
+        let switched = response.status == StatusCode::SWITCHING_PROTOCOLS;
+        if response.status.is_informational() && !switched {
+            return Ok(());
+        }
+        context.exchange.status = Some(response.status);
+        if let Some(since) = context.upstream_since {
+            context.exchange.upstream_seconds = Some(since.elapsed().as_secs_f64());
+        }
+        let Some(forward) = &context.forward else { return Ok(()) };
+        if let Some(scope) = &context.scope {
+            scope.answer_began(&forward.route);
+            if switched {
+                scope.conn.upgraded.store(true, Ordering::Release);
+                // The stream's own idle timer watches both directions from here on.
+                session.set_read_timeout(None);
+            }
+        }
+        let edits = &forward.route.route.response_headers;
+        if !edits.is_empty() {
+            let mut ops = Vec::new();
+            header_edits::apply(edits, &mut ops);
+            for op in ops {
+                match op {
+                    HeaderOp::Remove(name) => {
+                        response.remove_header(&name);
+                    }
+                    HeaderOp::Set(name, value) => response.insert_header(name, value)?,
+                    HeaderOp::Append(name, value) => {
+                        response.append_header(name, value)?;
+                    }
+                }
+            }
+        }
+        response.insert_header(X_REQUEST_ID, context.exchange.id.as_str())?;
+        Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end_of_stream: bool,
+        context: &mut Context,
+    ) -> pingora_error::Result<Option<Duration>> {
+        if let (Some(scope), Some(_)) = (&context.scope, body) {
+            scope.moved();
+        }
+        Ok(None)
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
+        let refusal = context.refusal.take();
+        let reason = refusal.as_ref().map_or_else(|| failure::reason(error), |answer| answer.reason);
+        context.note_failure(reason);
+        let begun = session.response_written().is_some_and(|head| {
+            !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS
+        });
+        let gone = FailToProxy { error_code: 0, can_reuse_downstream: false };
+        if begun || reason == Reason::ClientClosed {
+            if !begun {
+                context.exchange.status = Some(Reason::ClientClosed.status());
+            }
+            return gone;
+        }
+        if reason == Reason::Internal {
+            tracing::error!(request_id = context.exchange.id.as_str(), %error, "the engine failed");
+        } else {
+            tracing::debug!(request_id = context.exchange.id.as_str(), %error, reason = reason.as_str(), "no answer");
+        }
+        session.set_keepalive(None);
+        let answer = refusal.unwrap_or_else(|| {
+            let target = context.upstream.as_ref().map(|upstream| upstream.authority().to_string());
+            Answer::new(reason, target.map_or(Cow::Borrowed("no target was reached"), |t| format!("target {t}").into()))
+        });
+        let status = answer.status.as_u16();
+        match respond(session, context, answer).await {
+            Ok(()) => FailToProxy { error_code: status, can_reuse_downstream: false },
+            Err(_) => gone,
+        }
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Context) {
+        context.exchange.bytes_in = session.body_bytes_read() as u64;
+        context.exchange.bytes_out = session.body_bytes_sent() as u64;
+        if let Some(error) = error {
+            context.note_failure(failure::reason(error));
+        }
+    }
+
+    fn suppress_error_log(&self, _session: &Session, _context: &Context, _error: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _session: &Session,
+        _context: &Context,
+        _error: &Error,
+        _kind: pingora_proxy::ProxyWarnLogContext,
+    ) -> bool {
+        true
+    }
+
+    /// No downstream modules: the default one would make every answer pass a compressor.
+    fn init_downstream_modules(&self, _modules: &mut pingora_core::modules::http::HttpModules) {}
+}

@@ -1,0 +1,123 @@
+//! What one request carries from the connection that it came by into the engine's callbacks, and
+//! what they report back while it runs.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::decision::TlsPeer;
+use crate::live::LiveRoute;
+use crate::metrics::Listener;
+use crate::proxy::framing::Framing;
+use crate::reason::Reason;
+
+/// A client's connection, as every request on it sees it.
+#[derive(Debug)]
+pub struct ConnInfo {
+    pub listener: Listener,
+    /// The other end, or what a trusted PROXY header says it is.
+    pub ip: std::net::IpAddr,
+    /// The client's forwarding headers count.
+    pub trusted: bool,
+    pub tls: Option<TlsPeer>,
+    /// An upgrade was answered with 101: bytes pass unframed from here on.
+    pub upgraded: AtomicBool,
+    /// Ends every exchange of the connection at once.
+    pub kill: CancellationToken,
+}
+
+/// One request in flight.
+#[derive(Debug)]
+pub struct Scope {
+    pub conn: Arc<ConnInfo>,
+    /// The framing of an HTTP/1 head; none over HTTP/2.
+    pub framing: Option<Framing>,
+    stream: OnceLock<Stream>,
+    moved: AtomicU64,
+    ended: OnceLock<Reason>,
+}
+
+/// An answer that has begun and may go on for long.
+#[derive(Debug)]
+struct Stream {
+    retired: CancellationToken,
+    idle_timeout: Duration,
+}
+
+tokio::task_local! {
+    static CURRENT: Arc<Scope>;
+}
+
+impl Scope {
+    pub fn new(conn: Arc<ConnInfo>, framing: Option<Framing>) -> Arc<Self> {
+        let (stream, ended) = (OnceLock::new(), OnceLock::new());
+        Arc::new(Self { conn, framing, stream, moved: AtomicU64::new(0), ended })
+    }
+
+    /// The scope of the request that the current task serves; none outside [`Scope::run`].
+    pub fn current() -> Option<Arc<Self>> {
+        CURRENT.try_with(Arc::clone).ok()
+    }
+
+    /// The head of the answer has passed.
+    pub fn answer_began(&self, live: &LiveRoute) {
+        let stream = Stream { retired: live.retired.clone(), idle_timeout: live.route.timeouts.stream_idle };
+        // A second final head cannot come; if it did, the first one's watch is as good.
+        let _ = self.stream.set(stream);
+    }
+
+    /// Bytes passed, in either direction.
+    pub fn moved(&self) {
+        self.moved.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Why the request was cut off, if it was.
+    pub fn ended(&self) -> Option<Reason> {
+        self.ended.get().copied()
+    }
+
+    /// Drives `serve` to its end, or until its route is retired, its stream idles or its connection
+    /// is to be killed; then it is dropped where it stands and there is no output.
+    pub async fn run<F: Future>(self: Arc<Self>, serve: F) -> Option<F::Output> {
+        let mut serve = pin!(CURRENT.scope(Arc::clone(&self), serve));
+        // Most answers are complete in the poll that sees their head, and need no watch.
+        let mut watch: Option<Pin<Box<dyn Future<Output = Reason> + Send>>> = None;
+        poll_fn(|context| {
+            if let Poll::Ready(output) = serve.as_mut().poll(context) {
+                return Poll::Ready(Some(output));
+            }
+            if watch.is_none() && self.stream.get().is_some() {
+                watch = Some(Box::pin(Arc::clone(&self).watch()));
+            }
+            if let Some(watch) = &mut watch
+                && let Poll::Ready(reason) = watch.as_mut().poll(context)
+            {
+                let _ = self.ended.set(reason);
+                return Poll::Ready(None);
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    async fn watch(self: Arc<Self>) -> Reason {
+        let Some(stream) = self.stream.get() else { return std::future::pending().await };
+        loop {
+            let before = self.moved.load(Ordering::Relaxed);
+            tokio::select! {
+                () = stream.retired.cancelled() => return Reason::RouteRemoved,
+                () = self.conn.kill.cancelled() => return Reason::ShuttingDown,
+                () = tokio::time::sleep(stream.idle_timeout) => {
+                    if self.moved.load(Ordering::Relaxed) == before {
+                        return Reason::StreamIdle;
+                    }
+                }
+            }
+        }
+    }
+}

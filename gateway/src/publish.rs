@@ -1,0 +1,90 @@
+//! From routes to the published table: what can be resolved is resolved here, once.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::certs::{CertStore, CertsError};
+use crate::live::{LiveError, LiveRoute};
+use crate::metrics::Metrics;
+use crate::route::{Route, RouteId, Source};
+use crate::router::{Router, Table};
+use crate::upstream::Upstreams;
+
+/// Why a valid set of routes could not be published. The table before it stays.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    #[error(transparent)]
+    Route(#[from] LiveError),
+    #[error(transparent)]
+    ClientAuth(#[from] CertsError),
+}
+
+/// Puts tables together and publishes them.
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    pub router: Router,
+    pub upstreams: Upstreams,
+    pub metrics: Arc<Metrics>,
+    pub certs: CertStore,
+    /// What the streams of a removed route have to come to an end.
+    pub route_drain: Duration,
+}
+
+impl Publisher {
+    /// Replaces the table with `routes`. Streams of routes that stay, or still lead to the same
+    /// targets, live on; the others are drained.
+    pub async fn publish(&self, routes: Vec<Route>) -> Result<u64, PublishError> {
+        let before: HashMap<RouteId, Arc<LiveRoute>> =
+            self.router.snapshot().table.iter().map(|live| (live.route.id.clone(), Arc::clone(live))).collect();
+        let mut live = Vec::with_capacity(routes.len());
+        let mut client_auth = Vec::new();
+        for route in routes {
+            if let Some(auth) = &route.client_auth {
+                client_auth.push((route.host.clone(), auth.clone()));
+            }
+            let previous = before.get(&route.id);
+            live.push(match previous {
+                Some(same) if same.route == route => Arc::clone(same),
+                _ => {
+                    let previous = previous.map(Arc::as_ref);
+                    Arc::new(LiveRoute::new(route, previous, &self.upstreams, &self.metrics)?)
+                }
+            });
+        }
+        // Certificates first: a host must never be reachable without the check it asks for.
+        self.certs.set_client_auth(client_auth)?;
+        self.upstreams.resolve_new().await;
+        let mut sources: HashMap<Source, usize> = HashMap::new();
+        for live in &live {
+            *sources.entry(live.route.source).or_default() += 1;
+        }
+        let kept: HashMap<RouteId, Arc<LiveRoute>> =
+            live.iter().map(|live| (live.route.id.clone(), Arc::clone(live))).collect();
+        // A token that lives on in the new table belongs to streams that do too.
+        let gone = |old: &Arc<LiveRoute>| kept.get(&old.route.id).is_none_or(|new| new.retired != old.retired);
+        let retired: Vec<Arc<LiveRoute>> = before.into_values().filter(gone).collect();
+        let revision = self.router.publish(Table::build(live));
+        self.metrics.set_routes(sources);
+        self.retire(retired);
+        Ok(revision)
+    }
+
+    fn retire(&self, routes: Vec<Arc<LiveRoute>>) {
+        if routes.is_empty() {
+            return;
+        }
+        let (metrics, router, after) = (Arc::clone(&self.metrics), self.router.clone(), self.route_drain);
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            for old in &routes {
+                old.retired.cancel();
+            }
+            // A route may be back under the same name, or have been changed and not removed.
+            let current: HashSet<RouteId> = router.snapshot().table.iter().map(|live| live.route.id.clone()).collect();
+            for old in routes.iter().filter(|old| !current.contains(&old.route.id)) {
+                metrics.remove_route(&old.route.id);
+            }
+        });
+    }
+}
