@@ -1,2 +1,3 @@
+pub mod certs;
 pub mod path;
 pub mod route;
