@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::broadcast;
 
@@ -22,41 +22,34 @@ const BATCH_BYTES: usize = 64 * 1024;
 /// Cheap handle on both sinks.
 #[derive(Clone, Debug)]
 pub struct AccessLog {
-    lines: Option<SyncSender<Vec<u8>>>,
+    queue: Option<SyncSender<Entry>>,
     tap: broadcast::Sender<Arc<str>>,
     metrics: Arc<Metrics>,
 }
 
-/// Joins the writer, so that no line is lost at exit.
-#[derive(Debug)]
-pub struct Writer(Option<JoinHandle<()>>);
-
-impl Writer {
-    /// Waits until every line is written. Drop every [`AccessLog`] first.
-    pub fn join(self) {
-        if let Some(thread) = self.0 {
-            // A panic in the writer has been reported on stderr already.
-            let _ = thread.join();
-        }
-    }
+/// What the writer is sent.
+enum Entry {
+    Line(Vec<u8>),
+    /// Answered when everything before it is written.
+    Flush(SyncSender<()>),
 }
 
 impl AccessLog {
     /// Starts the writer; without `out` there is no log, but `edd tap` works.
-    pub fn start(out: Option<Box<dyn Write + Send>>, metrics: Arc<Metrics>) -> std::io::Result<(Self, Writer)> {
+    pub fn start(out: Option<Box<dyn Write + Send>>, metrics: Arc<Metrics>) -> std::io::Result<Self> {
         let tap = broadcast::channel(MAX_TAP_LINES).0;
         let Some(out) = out else {
-            return Ok((Self { lines: None, tap, metrics }, Writer(None)));
+            return Ok(Self { queue: None, tap, metrics });
         };
-        let (lines, queue) = sync_channel(MAX_QUEUED_LINES);
-        let thread = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write(queue, out))?;
-        Ok((Self { lines: Some(lines), tap, metrics }, Writer(Some(thread))))
+        let (queue, entries) = sync_channel(MAX_QUEUED_LINES);
+        std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write(&entries, out))?;
+        Ok(Self { queue: Some(queue), tap, metrics })
     }
 
     /// Records a finished request.
     pub fn record(&self, exchange: &Exchange) {
         let tapped = self.tap.receiver_count() > 0;
-        if self.lines.is_none() && !tapped {
+        if self.queue.is_none() && !tapped {
             return;
         }
         let mut line = Vec::with_capacity(512);
@@ -69,11 +62,20 @@ impl AccessLog {
             // An error means that the last listener just left.
             let _ = self.tap.send(text.into());
         }
-        if let Some(lines) = &self.lines {
+        if let Some(queue) = &self.queue {
             line.push(b'\n');
-            if let Err(TrySendError::Full(_)) = lines.try_send(line) {
+            if let Err(TrySendError::Full(_)) = queue.try_send(Entry::Line(line)) {
                 self.metrics.access_log_dropped.inc();
             }
+        }
+    }
+
+    /// Waits until every line so far is written, or `timeout` is over. Blocks.
+    pub fn flush(&self, timeout: Duration) {
+        let Some(queue) = &self.queue else { return };
+        let (done, written) = sync_channel(1);
+        if queue.send(Entry::Flush(done)).is_ok() {
+            let _ = written.recv_timeout(timeout);
         }
     }
 
@@ -83,19 +85,26 @@ impl AccessLog {
     }
 }
 
-fn write(queue: Receiver<Vec<u8>>, mut out: Box<dyn Write + Send>) {
+fn write(entries: &Receiver<Entry>, mut out: Box<dyn Write + Send>) {
     let mut batch = Vec::with_capacity(BATCH_BYTES);
-    while let Ok(line) = queue.recv() {
-        batch.extend_from_slice(&line);
-        while batch.len() < BATCH_BYTES {
-            match queue.try_recv() {
-                Ok(line) => batch.extend_from_slice(&line),
-                Err(_) => break,
+    while let Ok(first) = entries.recv() {
+        let mut flushed = None;
+        let mut next = Some(first);
+        while let Some(entry) = next {
+            match entry {
+                Entry::Line(line) => batch.extend_from_slice(&line),
+                Entry::Flush(done) => flushed = Some(done),
             }
+            let full = batch.len() >= BATCH_BYTES || flushed.is_some();
+            next = if full { None } else { entries.try_recv().ok() };
         }
         if let Err(error) = out.write_all(&batch).and_then(|()| out.flush()) {
             tracing::error!(%error, "the access log could not be written");
         }
         batch.clear();
+        if let Some(done) = flushed {
+            // Whoever asked may have stopped waiting.
+            let _ = done.send(());
+        }
     }
 }

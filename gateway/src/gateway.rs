@@ -13,10 +13,10 @@ use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::http_proxy;
 use serde::Serialize;
 use tokio::net::TcpListener;
-use tokio::sync::{Mutex, oneshot, watch};
+use tokio::sync::{Mutex, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::access_log::{AccessLog, Writer};
+use crate::access_log::AccessLog;
 use crate::admin::{self, Admin};
 use crate::certs::{CertStore, CertsConfig, CertsError};
 use crate::health::Health;
@@ -29,7 +29,6 @@ use crate::proxy::http1::{HeadLimits, Server};
 use crate::publish::{PublishError, Publisher};
 use crate::route::{Authority, Route};
 use crate::router::Router;
-use crate::sources::diagnostic::Diagnostic;
 use crate::sources::file::{self, LoadError};
 use crate::sources::watch::RoutesWatcher;
 use crate::upstream::Upstreams;
@@ -42,6 +41,9 @@ const MAX_TRIES: usize = 4;
 const POLL_INTERVAL: Duration = Duration::from_secs(10);
 /// Idle connections stay open for this long after a SIGTERM, for requests that are on their way.
 const IDLE_GRACE: Duration = Duration::from_millis(500);
+
+/// Longest wait for the last access lines to be written.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Everything that a gateway is told from outside.
 pub struct Config {
@@ -72,10 +74,8 @@ pub struct Config {
 /// Why a gateway did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-    Routes(Vec<Diagnostic>),
     #[error(transparent)]
-    RoutesFile(LoadError),
+    Routes(#[from] LoadError),
     #[error(transparent)]
     Publish(#[from] PublishError),
     #[error(transparent)]
@@ -93,7 +93,7 @@ pub enum StartError {
 impl StartError {
     /// Whether the operator's settings are at fault, rather than the machine.
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::Routes(_) | Self::RoutesFile(_) | Self::Publish(_) | Self::Certs(_))
+        matches!(self, Self::Routes(_) | Self::Publish(_) | Self::Certs(_))
     }
 }
 
@@ -125,8 +125,7 @@ pub struct Gateway {
     successor: oneshot::Receiver<()>,
     drain_timeout: Duration,
     shutdown_delay: Duration,
-    access_writer: Writer,
-    engine_signal: watch::Receiver<bool>,
+    access_log: AccessLog,
 }
 
 impl Gateway {
@@ -134,7 +133,7 @@ impl Gateway {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new()?);
         let certs = CertStore::open(config.certs)?;
-        let (access_log, access_writer) = AccessLog::start(config.access_log, Arc::clone(&metrics))?;
+        let access_log = AccessLog::start(config.access_log, Arc::clone(&metrics))?;
         let upstreams = Upstreams::new(config.builtin_targets, Arc::clone(&metrics));
         let health = Health::default();
         let router = Router::default();
@@ -207,11 +206,10 @@ impl Gateway {
         let (accepting, background) = (CancellationToken::new(), CancellationToken::new());
         tokio::spawn(listeners::accept(http, Listener::Http, Arc::clone(&shared), accepting.clone()));
         tokio::spawn(listeners::accept(https, Listener::Https, shared, accepting.clone()));
-        let admin = Admin { router, metrics, health: health.clone(), certs: certs.clone(), access_log };
+        let admin = Admin { router, metrics, health: health.clone(), certs: certs.clone(), access_log: access_log.clone() };
         tokio::spawn(admin::serve(admin_listener, admin, background.clone()));
         tokio::spawn(background.clone().run_until_cancelled_owned(upstreams.run()));
-        let engine_signal = drain.engine_signal();
-        tokio::spawn(certs.watch(engine_signal.clone()));
+        tokio::spawn(certs.watch(drain.engine_signal()));
         let watching = Arc::clone(&reloader).watch(text);
         tokio::spawn(background.clone().run_until_cancelled_owned(watching));
         let successor = await_successor(socket_path, passed, takeover);
@@ -225,8 +223,7 @@ impl Gateway {
             successor,
             drain_timeout: config.drain_timeout,
             shutdown_delay: config.shutdown_delay,
-            access_writer,
-            engine_signal,
+            access_log,
         })
     }
 
@@ -277,8 +274,9 @@ impl Gateway {
         }
         self.accepting.cancel();
         self.background.cancel();
-        drop((self.reloader, self.engine_signal));
-        drop(self.access_writer);
+        let access_log = self.access_log;
+        // Failing means that the thread was not to be had; the lines are then lost with the process.
+        let _ = tokio::task::spawn_blocking(move || access_log.flush(FLUSH_TIMEOUT)).await;
         tracing::info!("stopped");
     }
 }
@@ -330,11 +328,7 @@ fn await_successor(
         match offer.and_then(|offer| offer.wait(&sockets)) {
             // Nobody waits any more when the gateway is being stopped anyway.
             Ok(()) => drop(done.send(())),
-            Err(error) => {
-                tracing::warn!(%error, path = %path.display(), "no takeover will be possible from this process");
-                // Keeps the sender alive: its end would read as a successor's.
-                std::mem::forget(done);
-            }
+            Err(error) => tracing::warn!(%error, path = %path.display(), "this process cannot be taken over from"),
         }
     });
     successor
@@ -352,8 +346,8 @@ pub struct Reloader {
 
 impl Reloader {
     async fn first_load(&self) -> Result<String, StartError> {
-        let text = file::read(&self.path).map_err(StartError::RoutesFile)?;
-        let parsed = file::parse(&text, &self.origin()).map_err(StartError::Routes)?;
+        let text = file::read(&self.path)?;
+        let parsed = file::parse(&text, &self.origin()).map_err(LoadError::Invalid)?;
         for warning in &parsed.warnings {
             tracing::warn!("{warning}");
         }

@@ -6,6 +6,7 @@
 
 pub mod access_log;
 pub mod admin;
+pub mod certs;
 mod clock;
 pub mod decision;
 pub mod exchange;

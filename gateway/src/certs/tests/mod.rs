@@ -1,0 +1,12 @@
+//! Whole stores, over real directories and real handshakes.
+
+mod authority;
+mod client;
+mod client_auth;
+mod files;
+mod local_ca;
+mod reload;
+mod resumption;
+mod scratch;
+mod selection;
+mod trust;
