@@ -1,2 +1,3 @@
 pub mod path;
 pub mod route;
+pub mod sources;
