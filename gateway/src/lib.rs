@@ -22,5 +22,6 @@ pub mod publish;
 pub mod reason;
 pub mod route;
 pub mod router;
+pub mod sources;
 pub mod table;
 pub mod upstream;

@@ -21,7 +21,7 @@ pub enum PublishError {
 }
 
 /// Puts tables together and publishes them.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Publisher {
     pub router: Router,
     pub upstreams: Upstreams,
