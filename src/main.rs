@@ -1,1 +1,44 @@
-fn main() {}
+//! `edd`: one command that is the whole edge of a small container cloud.
+
+mod admin_client;
+mod certs;
+mod cli;
+mod config_file;
+mod demo;
+mod exit;
+mod gateway;
+mod healthcheck;
+mod logging;
+mod manual;
+mod routes;
+mod settings;
+mod tap;
+mod up;
+
+use std::process::ExitCode;
+
+use crate::cli::Command;
+
+// 11 % less CPU per request than the system's allocator; see README, "How fast it is".
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let result = cli::parse().and_then(|cli| match cli.command {
+        Command::Gateway(args) => gateway::run(args),
+        Command::Up(args) => up::run(args),
+        Command::Routes(command) => routes::run(command),
+        Command::Certs(command) => certs::run(command),
+        Command::Tap(args) => tap::run(&args),
+        Command::Healthcheck(args) => healthcheck::run(&args),
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Man { dir } => manual::man(dir.as_deref()),
+    });
+    match result {
+        Ok(code) => code.into(),
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            failure.code.into()
+        }
+    }
+}

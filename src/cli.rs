@@ -1,0 +1,192 @@
+//! The command line: verbs and their flags, each of which is also a variable and a line of the
+//! configuration file. Flag > environment > file > default.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::config_file::ConfigFile;
+use crate::exit::Failure;
+use crate::settings::GatewayArgs;
+
+/// One command that is the whole edge of a small container cloud.
+#[derive(Debug, Parser)]
+#[command(name = "edd", version, propagate_version = true)]
+pub struct Cli {
+    /// File with settings, one `EDD_NAME=value` a line; ./edd.env is read if it is there.
+    #[arg(long, global = true, value_name = "FILE", env = "EDD_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Everything on this machine, in one process: gateway, local CA and a demo service.
+    Up(UpArgs),
+    /// The gateway alone.
+    Gateway(RunArgs),
+    /// Check, explain, list and compare routes.
+    #[command(subcommand)]
+    Routes(RoutesCommand),
+    /// Look at the certificates, and trust the local CA.
+    #[command(subcommand)]
+    Certs(CertsCommand),
+    /// Follow the requests of a running gateway.
+    Tap(TapArgs),
+    /// Ask a running gateway whether it is ready; exits with 0 if it is.
+    Healthcheck(HealthcheckArgs),
+    /// Print a shell's completions.
+    Completions { shell: clap_complete::Shell },
+    /// Print the manual page, or write all pages to a directory.
+    Man {
+        #[arg(long)]
+        dir: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub gateway: GatewayArgs,
+    /// Take the listening sockets over from the gateway that uses the same data directory; it drains
+    /// and exits.
+    #[arg(long)]
+    pub takeover: bool,
+    /// Say what is listened on as one line of JSON on stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Listen on all addresses, not on this machine's own alone.
+    #[arg(long)]
+    pub public: bool,
+}
+
+/// Where the running gateway's admin listener is.
+#[derive(Clone, Debug, Args)]
+pub struct AdminArgs {
+    /// Address of the gateway's admin listener.
+    #[arg(long = "admin", value_name = "ADDR", env = "EDD_ADMIN_LISTEN", default_value = "127.0.0.1:9091")]
+    pub address: SocketAddr,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RoutesCommand {
+    /// Check a routes file; exits with 78 if it has errors.
+    Check {
+        #[arg(env = "ROUTES_FILE", default_value = "routes.yaml")]
+        file: PathBuf,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say which route takes a URL, and why the others do not.
+    Explain {
+        url: String,
+        /// Look at this file instead of asking the running gateway.
+        #[arg(long, value_name = "FILE")]
+        routes: Option<PathBuf>,
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the routes.
+    List {
+        /// Look at this file instead of asking the running gateway.
+        #[arg(long, value_name = "FILE")]
+        routes: Option<PathBuf>,
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Compare two routes files; exits with 1 if they differ.
+    Diff {
+        old: PathBuf,
+        new: PathBuf,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the JSON Schema of routes.yaml, for editors.
+    Schema,
+}
+
+/// Where certificates are kept.
+#[derive(Clone, Debug, Args)]
+pub struct CertsArgs {
+    /// The operator's certificate files.
+    #[arg(long, value_name = "DIR", env = "EDD_CERTS_DIR", default_value = "certs")]
+    pub certs_dir: PathBuf,
+    /// Databases, keys, and the local CA in `ca/`.
+    #[arg(long, value_name = "DIR", env = "EDD_DATA_DIR", default_value = "data")]
+    pub data_dir: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CertsCommand {
+    /// List the certificates: names, expiry, state.
+    List {
+        #[command(flatten)]
+        certs: CertsArgs,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the certificates that cover a name.
+    Show {
+        name: String,
+        #[command(flatten)]
+        certs: CertsArgs,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make this machine trust the local CA.
+    Trust {
+        #[command(flatten)]
+        certs: CertsArgs,
+        /// Undo it.
+        #[arg(long)]
+        remove: bool,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct TapArgs {
+    /// Only requests for this host.
+    #[arg(long)]
+    pub host: Option<String>,
+    /// Only answers with this status, such as 404, or class, such as 5xx.
+    #[arg(long)]
+    pub status: Option<String>,
+    #[command(flatten)]
+    pub admin: AdminArgs,
+    /// Print the records as they come, one line of JSON each.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct HealthcheckArgs {
+    #[command(flatten)]
+    pub admin: AdminArgs,
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Parses the command line. Usage errors, `--help` and `--version` end the process here.
+pub fn parse() -> Result<Cli, Failure> {
+    let file = ConfigFile::find(std::env::args_os().skip(1))?;
+    let command = match file {
+        Some(file) => file.apply(Cli::command())?,
+        None => Cli::command(),
+    };
+    let matches = command.get_matches();
+    Cli::from_arg_matches(&matches).map_err(|error| error.exit())
+}

@@ -1,0 +1,130 @@
+//! `edd gateway`: run a gateway until a signal or a successor ends it.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+
+use edd_gateway::gateway::{Addresses, Gateway, StartError, Stop};
+use edd_gateway::route::Authority;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::RunArgs;
+use crate::exit::{Code, Failure, Outcome};
+use crate::{logging, settings};
+
+pub fn run(args: RunArgs) -> Outcome {
+    logging::start();
+    runtime(args.gateway.worker_threads())?.block_on(serve(args, settings::PUBLIC, HashMap::new(), announce))
+}
+
+/// The runtime that everything long-running shares.
+pub fn runtime(worker_threads: usize) -> Result<tokio::runtime::Runtime, Failure> {
+    raise_file_limit();
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(worker_threads).enable_all().build()?)
+}
+
+/// Runs a gateway with `args` to its end. `announce` says what it listens on.
+pub async fn serve(
+    args: RunArgs,
+    bind: IpAddr,
+    builtin: HashMap<Authority, SocketAddr>,
+    announce: impl FnOnce(&Addresses),
+) -> Outcome {
+    // rustls takes its provider from here wherever none is named.
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        return Err(Failure::new(Code::Failure, "another crypto provider is installed"));
+    }
+    let json = args.json;
+    let data_dir = args.gateway.data_dir().to_owned();
+    std::fs::create_dir_all(&data_dir)
+        .map_err(|error| Failure::config(format!("cannot make the data directory {}: {error}", data_dir.display())))?;
+    let config = args.gateway.into_config(bind, builtin, args.takeover)?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let gateway = Gateway::start(config).await.map_err(explain)?;
+    if json {
+        print_json(&gateway.addresses)?;
+    } else {
+        announce(&gateway.addresses);
+    }
+    notify_systemd();
+    let reloader = gateway.reloader();
+    let reloads = async move {
+        while hangup.recv().await.is_some() {
+            tracing::info!("SIGHUP: reading the routes again");
+            reloader.reload().await;
+        }
+    };
+    let reloads = tokio::spawn(reloads);
+    let stop = async move {
+        let stop = tokio::select! {
+            _ = terminate.recv() => Stop::Graceful,
+            _ = interrupt.recv() => Stop::Now,
+        };
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            // A second signal: somebody means it.
+            std::process::exit(1);
+        });
+        stop
+    };
+    gateway.run(stop).await;
+    reloads.abort();
+    Ok(Code::Ok)
+}
+
+fn explain(error: StartError) -> Failure {
+    let hint = match &error {
+        StartError::Bind { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => {
+            "\nhint: something else listens there; stop it, choose another address (port 0 takes a free one), \
+             or take a running gateway's place with --takeover"
+        }
+        StartError::Bind { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+            "\nhint: ports below 1024 need CAP_NET_BIND_SERVICE; the defaults 8080 and 8443 need nothing"
+        }
+        StartError::Routes(edd_gateway::sources::LoadError::Io { .. }) => {
+            "\nhint: name the file with --routes or ROUTES_FILE; `edd up` brings an example"
+        }
+        _ => "",
+    };
+    let message = format!("{error}{hint}");
+    match &error {
+        StartError::Takeover(_) => Failure::unavailable(message),
+        error if error.is_configuration() => Failure::config(message),
+        _ => Failure::new(Code::Failure, message),
+    }
+}
+
+fn print_json(addresses: &Addresses) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    serde_json::to_writer(&mut out, addresses)?;
+    writeln!(out)?;
+    Ok(out.flush()?)
+}
+
+fn announce(addresses: &Addresses) {
+    println!("edd gateway {} is ready", env!("CARGO_PKG_VERSION"));
+    println!("  http   {}", addresses.http);
+    println!("  https  {}", addresses.https);
+    println!("  admin  {}", addresses.admin);
+}
+
+fn notify_systemd() {
+    // Without systemd there is nobody to notify, and with it a failure shows as a start that times out.
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::warn!(%error, "systemd could not be told that the gateway is ready");
+    }
+}
+
+/// A proxied connection takes two descriptors; the usual soft limit of 1024 is for programs that use `select`.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        tracing::warn!(%error, "the limit on open files stays as it is");
+    }
+}
