@@ -216,6 +216,16 @@ mod tests {
     }
 
     #[test]
+    fn serializes_for_scripts() {
+        let found = SourceText::new("f", "a: b").diagnostic(Severity::Warning, &(3..4), "no", Some("try"));
+        let want = serde_json::json!({
+            "severity": "warning", "message": "no", "hint": "try",
+            "file": "f", "line": 1, "column": 4, "length": 1, "source": "a: b",
+        });
+        assert_eq!(serde_json::to_value(found).expect("a diagnostic is plain data"), want);
+    }
+
+    #[test]
     fn colours_only_when_asked() {
         let found = SourceText::new("f", "a").diagnostic(Severity::Error, &(0..1), "no", Some("try"));
         assert!(found.render(true).contains("\x1b[1;31m"));

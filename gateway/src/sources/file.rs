@@ -166,6 +166,7 @@ mod tests {
     fn takes_what_windows_writes() {
         let windows = format!("\u{feff}{}", SEED.replace('\n', "\r\n"));
         assert_eq!(parse(&windows, "routes.yaml"), parse(SEED, "routes.yaml"));
+        check("\u{feff}route: []\r\n", 1, 1, "unknown key `route`");
         check("\u{feff}routes:\r\n  - hosts: a\r\n    target: b:80\r\n", 2, 5, "unknown key `hosts`");
     }
 

@@ -195,7 +195,7 @@ impl<'t> Reader<'_, 't> {
 
     fn mapping(&mut self) -> Result<Vec<Entry>, Stop> {
         let mut entries = Vec::new();
-        let mut merged = Vec::new();
+        let mut merged: Option<Rc<Node>> = None;
         loop {
             let (event, key_span) = match self.next()? {
                 (Event::MappingEnd, _) => break,
@@ -205,15 +205,21 @@ impl<'t> Reader<'_, 't> {
             let (event, span) = self.next()?;
             let value = self.node(event, span)?;
             match &key.value {
-                Value::Scalar { text, plain: true } if text == "<<" => merged.push(value),
+                Value::Scalar { text, plain: true } if text == "<<" => {
+                    if merged.is_some() {
+                        self.cx.error(&key_span, "the key `<<` is given twice", "write one: `<<: [*first, *second]`");
+                    }
+                    merged.get_or_insert(value);
+                }
                 Value::Scalar { text, .. } => entries.push(Entry { key: text.clone(), key_span, value }),
                 Value::Broken => {}
                 _ => self.cx.error(&key_span, "a key must be a word", "write `key: value`"),
             }
         }
         self.refuse_duplicates(&entries);
-        for node in merged {
-            self.merge(&mut entries, &node);
+        if let Some(node) = merged {
+            let mut given = entries.iter().map(|entry| entry.key.clone()).collect();
+            self.merge(&mut entries, &mut given, &node);
         }
         Ok(entries)
     }
@@ -234,15 +240,14 @@ impl<'t> Reader<'_, 't> {
     }
 
     /// `<<: *defaults`: takes what is not given already (YAML 1.1 merge keys, widely used).
-    fn merge(&mut self, entries: &mut Vec<Entry>, node: &Node) {
+    fn merge(&mut self, entries: &mut Vec<Entry>, given: &mut HashSet<String>, node: &Node) {
         match &node.value {
             Value::Mapping(defaults) => {
-                let given: HashSet<String> = entries.iter().map(|entry| entry.key.clone()).collect();
-                entries.extend(defaults.iter().filter(|entry| !given.contains(&entry.key)).cloned());
+                entries.extend(defaults.iter().filter(|entry| given.insert(entry.key.clone())).cloned());
             }
             Value::Sequence(nodes) if nodes.iter().all(|node| matches!(node.value, Value::Mapping(_))) => {
                 for node in nodes {
-                    self.merge(entries, node);
+                    self.merge(entries, given, node);
                 }
             }
             Value::Broken => {}
