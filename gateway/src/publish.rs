@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::certs::{CertStore, CertsError};
 use crate::live::{LiveError, LiveRoute};
 use crate::metrics::Metrics;
-use crate::route::{Route, RouteId, Source};
+use crate::route::{ClientAuth, HostPattern, Route, RouteId, Source};
 use crate::router::{Router, Table};
 use crate::upstream::Upstreams;
 
@@ -37,12 +37,12 @@ impl Publisher {
     pub async fn publish(&self, routes: Vec<Route>) -> Result<u64, PublishError> {
         let before: HashMap<RouteId, Arc<LiveRoute>> =
             self.router.snapshot().table.iter().map(|live| (live.route.id.clone(), Arc::clone(live))).collect();
+        // The handshake knows the host alone, so what one route of a host asks for holds for all.
+        let client_auth: HashMap<HostPattern, ClientAuth> =
+            routes.iter().filter_map(|route| Some((route.host.clone(), route.client_auth.clone()?))).collect();
         let mut live = Vec::with_capacity(routes.len());
-        let mut client_auth = Vec::new();
-        for route in routes {
-            if let Some(auth) = &route.client_auth {
-                client_auth.push((route.host.clone(), auth.clone()));
-            }
+        for mut route in routes {
+            route.client_auth = client_auth.get(&route.host).cloned();
             let previous = before.get(&route.id);
             live.push(match previous {
                 Some(same) if same.route == route => Arc::clone(same),
@@ -53,7 +53,7 @@ impl Publisher {
             });
         }
         // Certificates first: a host must never be reachable without the check it asks for.
-        self.certs.set_client_auth(client_auth)?;
+        self.certs.set_client_auth(client_auth.into_iter().collect())?;
         self.upstreams.resolve_new().await;
         let mut sources: HashMap<Source, usize> = HashMap::new();
         for live in &live {
