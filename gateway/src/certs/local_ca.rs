@@ -18,7 +18,7 @@ use super::certificate::{Certificate, Facts};
 use super::info::{CertInfo, CertSource};
 use super::root::Root;
 use super::{CertsError, LocalCaConfig};
-use crate::route::{HostName, MAX_HOST_BYTES};
+use crate::route::HostName;
 
 /// Clocks that run behind, in containers and on phones, still find a new certificate valid.
 pub(super) const BACKDATED: Duration = Duration::hours(1);
@@ -153,10 +153,8 @@ fn leaf_params(zone: &str, now: OffsetDateTime) -> Result<CertificateParams, rcg
         let ips = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
         params.subject_alt_names.extend(ips.map(SanType::IpAddress));
     }
-    let wildcard = format!("*.{zone}");
-    // A longer one could match no name, and clients refuse the whole certificate for it.
-    if zone.contains('.') && wildcard.len() <= MAX_HOST_BYTES {
-        params.subject_alt_names.push(SanType::DnsName(wildcard.try_into()?));
+    if zone.contains('.') {
+        params.subject_alt_names.push(SanType::DnsName(format!("*.{zone}").try_into()?));
     }
     Ok(params)
 }

@@ -112,3 +112,16 @@ pub(super) fn build(
 pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tickets_are_stateless_and_no_early_data_is_taken() {
+        let resolver = Arc::new(Resolver { files: ArcSwap::default(), local_ca: None });
+        let config = open_to_all(&resolver).unwrap();
+        assert!(config.ticketer.enabled());
+        assert_eq!(config.max_early_data_size, 0);
+    }
+}

@@ -116,13 +116,10 @@ impl CertStore {
 
     /// Whether a request for `host` may be served over a connection that was opened for `server_name`: both must ask
     /// for the same client certificates. If not, answer 421, or a client slips past the question by naming a host that
-    /// does not ask.
+    /// does not ask. Clients do not name an address, so an address that asks is never served.
     pub fn shares_client_auth(&self, server_name: Option<&str>, host: &HostName) -> bool {
         let table = self.inner.client_auth.load();
-        let opened_for = table.get(server_name).map(Arc::as_ptr);
-        let ip = host.as_str().trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
-        // A client names no address, so an address is to be treated as no name.
-        opened_for == table.get((!ip).then_some(host.as_str())).map(Arc::as_ptr)
+        table.get(server_name).map(Arc::as_ptr) == table.get(Some(host.as_str())).map(Arc::as_ptr)
     }
 
     /// Whether a client gets a certificate for this name or address.

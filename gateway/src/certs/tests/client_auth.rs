@@ -94,6 +94,14 @@ async fn exact_beats_the_longest_wildcard_which_beats_any() {
 }
 
 #[tokio::test]
+async fn a_wildcard_reaches_any_number_of_labels_down() {
+    let setup = setup();
+    setup.store.set_client_auth(vec![setup.ask("*.example.com", true)]).unwrap();
+    assert!(setup.known("x.deep.example.com", None).await.is_err());
+    assert_eq!(setup.known("example.com", None).await, Ok(false));
+}
+
+#[tokio::test]
 async fn no_session_crosses_a_border() {
     let setup = setup();
     let borders = [
@@ -161,7 +169,7 @@ async fn bad_settings_change_nothing() {
 #[test]
 fn a_connection_serves_only_hosts_that_ask_for_the_same() {
     let setup = setup();
-    let hosts = [("a.example.com", true), ("b.example.com", true), ("c.example.com", false)];
+    let hosts = [("a.example.com", true), ("b.example.com", true), ("c.example.com", false), ("192.0.2.2", true)];
     setup.store.set_client_auth(hosts.map(|(host, required)| setup.ask(host, required)).into()).unwrap();
     for (opened_for, host, shares) in [
         (Some("a.example.com"), "a.example.com", true),
@@ -172,6 +180,7 @@ fn a_connection_serves_only_hosts_that_ask_for_the_same() {
         (None, "a.example.com", false),
         (None, "192.0.2.1", true),
         (None, "[::1]", true),
+        (None, "192.0.2.2", false),
         (Some("a.example.com"), "192.0.2.1", false),
     ] {
         assert_eq!(setup.store.shares_client_auth(opened_for, &name(host)), shares, "{opened_for:?} {host}");

@@ -144,6 +144,23 @@ fn ten_thousand_names_stay_within_the_bound() {
 }
 
 #[test]
+fn a_renewed_leaf_is_a_new_one_to_the_bound() {
+    let dir = Scratch::new();
+    let ca = open(&dir, &[]).unwrap();
+    let start = OffsetDateTime::now_utc();
+    let later = start + Duration::days(5);
+    for (name, time) in [("renewed.localhost", start), ("oldest.localhost", start), ("renewed.localhost", later)] {
+        ca.leaf(Some(name), time).unwrap();
+    }
+    for number in 0..1023 {
+        ca.leaf(Some(&format!("n{number}.localhost")), later).unwrap();
+    }
+    let held: Vec<_> = ca.list(later).into_iter().skip(1).map(|info| info.names[0].clone()).collect();
+    assert_eq!(held.len(), 1024);
+    assert!(held.contains(&"renewed.localhost".to_owned()) && !held.contains(&"oldest.localhost".to_owned()));
+}
+
+#[test]
 fn a_rush_on_one_name_signs_once() {
     let dir = Scratch::new();
     let ca = open(&dir, &[]).unwrap();
@@ -233,7 +250,7 @@ fn an_expired_root_is_an_error() {
 fn the_root_is_constrained_to_local_names() {
     use x509_parser::prelude::{FromDer, X509Certificate};
     let dir = Scratch::new();
-    let ca = open(&dir, &["cloud.example.test", "app.localhost"]).unwrap();
+    let ca = open(&dir, &["app.cloud.example.test", "cloud.example.test", "app.localhost"]).unwrap();
     let der = CertificateDer::from_pem_file(dir.join("ca/root.pem")).unwrap();
     let (_, root) = X509Certificate::from_der(&der).unwrap();
     let constraints = root.name_constraints().unwrap().unwrap();

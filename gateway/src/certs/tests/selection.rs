@@ -77,6 +77,16 @@ async fn longest_valid_wins_whatever_the_order_of_files() {
 }
 
 #[tokio::test]
+async fn of_several_with_an_address_the_longest_valid_serves_clients_without_a_name() {
+    let (dir, ca) = (Scratch::new(), Authority::new("test"));
+    let pems = [20, 60, 40].map(|days| ca.issue_until(&[&format!("192.0.2.{days}")], Duration::days(days)));
+    for (number, pem) in pems.iter().enumerate() {
+        dir.put_pair(&number.to_string(), pem);
+    }
+    assert_eq!(served(&dir.store(), &ca, "192.0.2.60").await.unwrap(), pems[1].der);
+}
+
+#[tokio::test]
 async fn exact_beats_a_wildcard_that_is_valid_longer() {
     let (dir, ca) = (Scratch::new(), Authority::new("test"));
     let exact = ca.issue_until(&["www.example.com"], Duration::days(20));
