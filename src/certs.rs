@@ -68,7 +68,9 @@ fn show(name: &str, args: &CertsArgs, as_json: bool) -> Outcome {
     if as_json {
         println!("{}", json!({ "name": wanted, "certificates": found }));
     } else if found.is_empty() {
-        println!("no certificate file covers {wanted}; names under localhost and the base domain get one of the local CA");
+        println!(
+            "no certificate file covers {wanted}; names under localhost and the base domain get one of the local CA"
+        );
     }
     for info in found.iter().filter(|_| !as_json) {
         let or_none = |text: &Option<String>| text.clone().unwrap_or_default();

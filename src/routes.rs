@@ -73,7 +73,11 @@ fn check(file: &Path, as_json: bool) -> Outcome {
         }
         match valid {
             true => println!("{}: ok, {count} routes, {} warnings", file.display(), warnings.len()),
-            false => eprintln!("{}: {} errors; a running gateway would keep its last good routes", file.display(), errors.len()),
+            false => eprintln!(
+                "{}: {} errors; a running gateway would keep its last good routes",
+                file.display(),
+                errors.len()
+            ),
         }
     }
     Ok(if valid { Code::Ok } else { Code::Config })
@@ -150,9 +154,8 @@ fn print_list(list: &Value, as_json: bool) {
 
 /// Prints columns as wide as their widest cell.
 pub fn print_table<const N: usize>(header: [&str; N], rows: &[[&str; N]]) {
-    let width = |column: usize| {
-        rows.iter().chain([&header]).map(|row| row[column].chars().count()).max().unwrap_or_default()
-    };
+    let width =
+        |column: usize| rows.iter().chain([&header]).map(|row| row[column].chars().count()).max().unwrap_or_default();
     let widths: [usize; N] = std::array::from_fn(width);
     for row in std::iter::once(&header).chain(rows) {
         let line: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();

@@ -87,7 +87,12 @@ impl GatewayArgs {
     }
 
     /// The gateway's configuration; listeners without an address of their own bind to `bind`.
-    pub fn into_config(self, bind: IpAddr, builtin: HashMap<Authority, SocketAddr>, takeover: bool) -> Result<Config, Failure> {
+    pub fn into_config(
+        self,
+        bind: IpAddr,
+        builtin: HashMap<Authority, SocketAddr>,
+        takeover: bool,
+    ) -> Result<Config, Failure> {
         let worker_threads = self.worker_threads();
         let access_log: Option<Box<dyn Write + Send>> = match self.access_log {
             AccessLogTarget::Stderr => Some(Box::new(std::io::stderr())),

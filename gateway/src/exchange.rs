@@ -35,7 +35,9 @@ impl RequestId {
     /// Takes an id from a trusted proxy, if it is one that can be logged and sent on.
     pub fn accept(text: &[u8]) -> Option<Self> {
         let valid = (1..=Self::MAX_BYTES).contains(&text.len())
-            && text.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':' | b'/' | b'=' | b'+'));
+            && text
+                .iter()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':' | b'/' | b'=' | b'+'));
         valid.then(|| std::str::from_utf8(text).ok()).flatten().map(|text| Self(text.into()))
     }
 

@@ -206,7 +206,8 @@ impl Gateway {
         let (accepting, background) = (CancellationToken::new(), CancellationToken::new());
         tokio::spawn(listeners::accept(http, Listener::Http, Arc::clone(&shared), accepting.clone()));
         tokio::spawn(listeners::accept(https, Listener::Https, shared, accepting.clone()));
-        let admin = Admin { router, metrics, health: health.clone(), certs: certs.clone(), access_log: access_log.clone() };
+        let admin =
+            Admin { router, metrics, health: health.clone(), certs: certs.clone(), access_log: access_log.clone() };
         tokio::spawn(admin::serve(admin_listener, admin, background.clone()));
         tokio::spawn(background.clone().run_until_cancelled_owned(upstreams.run()));
         tokio::spawn(certs.watch(drain.engine_signal()));
@@ -312,11 +313,7 @@ fn duplicate(listener: &TcpListener) -> io::Result<OwnedFd> {
 }
 
 /// Tells a predecessor that this process serves, then waits for a successor on a thread of its own.
-fn await_successor(
-    path: PathBuf,
-    sockets: Vec<(Role, OwnedFd)>,
-    takeover: Option<Takeover>,
-) -> oneshot::Receiver<()> {
+fn await_successor(path: PathBuf, sockets: Vec<(Role, OwnedFd)>, takeover: Option<Takeover>) -> oneshot::Receiver<()> {
     let (done, successor) = oneshot::channel();
     std::thread::spawn(move || {
         let offer = handover::offer(&path);

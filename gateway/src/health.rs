@@ -103,7 +103,10 @@ impl Health {
             Some(rejected) => Check {
                 name: "routes",
                 state: CheckState::Degraded,
-                detail: format!("a change was rejected at {}; still serving {serving}\n{}", rejected.at, rejected.error),
+                detail: format!(
+                    "a change was rejected at {}; still serving {serving}\n{}",
+                    rejected.at, rejected.error
+                ),
             },
         };
         let draining = self.shared.draining.load(Ordering::Acquire);

@@ -185,4 +185,3 @@ fn pool_group(route: &Route, protocol: &Protocol) -> u64 {
     let build = BuildHasherDefault::<DefaultHasher>::default();
     build.hash_one((route.id.as_str(), format!("{protocol:?}")))
 }
-

@@ -46,7 +46,9 @@ pub async fn serve(listener: TcpListener, admin: Admin, stop: CancellationToken)
         .route("/routes/explain", get(explain))
         .route("/certs", get(certs))
         .route("/tap", get(tap::tap))
-        .fallback(|| async { Problem::not_found("no such page; see /readyz, /metrics, /routes, /routes/explain, /certs, /tap") })
+        .fallback(|| async {
+            Problem::not_found("no such page; see /readyz, /metrics, /routes, /routes/explain, /certs, /tap")
+        })
         .with_state(admin);
     let served = axum::serve(listener, pages).with_graceful_shutdown(async move { stop.cancelled().await });
     if let Err(error) = served.await {

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 
-
 use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::http::header;
@@ -42,7 +41,8 @@ impl Filter {
     fn takes(&self, line: &str) -> bool {
         let Ok(record) = serde_json::from_str::<serde_json::Value>(line) else { return false };
         let host = self.host.as_deref().is_none_or(|host| record["host"] == host);
-        let status = self.status.as_ref().is_none_or(|range| record["status"].as_u64().is_some_and(|s| range.contains(&s)));
+        let status =
+            self.status.as_ref().is_none_or(|range| record["status"].as_u64().is_some_and(|s| range.contains(&s)));
         host && status
     }
 }

@@ -165,7 +165,8 @@ impl AsyncRead for Conn {
             return self.poll_beyond(context);
         }
         let upgraded = self.info.upgraded.load(Ordering::Acquire);
-        let allowance = self.allowance.filter(|_| !upgraded).map_or(usize::MAX, |left| left.try_into().unwrap_or(usize::MAX));
+        let allowance =
+            self.allowance.filter(|_| !upgraded).map_or(usize::MAX, |left| left.try_into().unwrap_or(usize::MAX));
         let most = buf.remaining().min(allowance);
         let count = if self.inbox.is_empty() {
             if self.ended {

@@ -56,8 +56,8 @@ pub struct Takeover {
 
 /// Asks the gateway at `path` for its sockets. Blocks.
 pub fn take(path: &Path) -> Result<(Takeover, Sockets), HandoverError> {
-    let stream = UnixStream::connect(path)
-        .map_err(|source| HandoverError::NobodyThere { path: path.to_owned(), source })?;
+    let stream =
+        UnixStream::connect(path).map_err(|source| HandoverError::NobodyThere { path: path.to_owned(), source })?;
     stream.set_read_timeout(Some(STEP_TIMEOUT))?;
     stream.set_write_timeout(Some(STEP_TIMEOUT))?;
     let (roles, fds) = receive(&stream)?;
@@ -132,12 +132,8 @@ fn receive(stream: &UnixStream) -> io::Result<(Vec<Role>, Vec<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SOCKETS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut message = vec![0; MAX_MESSAGE_BYTES];
-    let received = rustix::net::recvmsg(
-        stream,
-        &mut [IoSliceMut::new(&mut message)],
-        &mut control,
-        RecvFlags::CMSG_CLOEXEC,
-    )?;
+    let received =
+        rustix::net::recvmsg(stream, &mut [IoSliceMut::new(&mut message)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
     let mut fds = Vec::new();
     for part in control.drain() {
         if let RecvAncillaryMessage::ScmRights(passed) = part {
@@ -146,7 +142,6 @@ fn receive(stream: &UnixStream) -> io::Result<(Vec<Role>, Vec<OwnedFd>)> {
     }
     Ok((serde_json::from_slice(&message[..received.bytes])?, fds))
 }
-
 
 #[cfg(test)]
 mod tests {

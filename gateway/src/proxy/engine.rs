@@ -246,7 +246,11 @@ impl ProxyHttp for Proxy {
         }
     }
 
-    async fn upstream_peer(&self, _session: &mut Session, context: &mut Context) -> pingora_error::Result<Box<HttpPeer>> {
+    async fn upstream_peer(
+        &self,
+        _session: &mut Session,
+        context: &mut Context,
+    ) -> pingora_error::Result<Box<HttpPeer>> {
         let refused = |context: &mut Context, reason: Reason, detail: Cow<'static, str>| {
             context.refusal = Some(Answer::new(reason, detail));
             Err(Error::explain(ErrorType::HTTPStatus(reason.status().as_u16()), reason.as_str()))
@@ -288,9 +292,10 @@ impl ProxyHttp for Proxy {
         if let Some(upstream) = &context.upstream {
             self.0.upstreams.connect_failed(upstream);
         }
-        let left = context.live().and_then(|forward| forward.route.forward.as_ref()).is_some_and(|forwarding| {
-            forwarding.rotation.pick(context.tried, self.0.upstreams.now_ms()).is_some()
-        });
+        let left = context
+            .live()
+            .and_then(|forward| forward.route.forward.as_ref())
+            .is_some_and(|forwarding| forwarding.rotation.pick(context.tried, self.0.upstreams.now_ms()).is_some());
         // Nothing has been sent, so any request may go to another target.
         error.set_retry(left && context.connect_attempts < MAX_CONNECT_ATTEMPTS);
         error
@@ -411,9 +416,9 @@ impl ProxyHttp for Proxy {
         let refusal = context.refusal.take();
         let reason = refusal.as_ref().map_or_else(|| failure::reason(error), |answer| answer.reason);
         context.note_failure(reason);
-        let begun = session.response_written().is_some_and(|head| {
-            !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS
-        });
+        let begun = session
+            .response_written()
+            .is_some_and(|head| !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS);
         let gone = FailToProxy { error_code: 0, can_reuse_downstream: false };
         if begun || reason == Reason::ClientClosed {
             if !begun {

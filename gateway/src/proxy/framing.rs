@@ -67,7 +67,10 @@ impl HeadScanner {
             }
             self.lines += 1;
             if self.lines > MAX_HEADER_LINES + 1 {
-                return Err(Violation { reason: Reason::HeadersTooLarge, detail: "there are more than 100 header lines" });
+                return Err(Violation {
+                    reason: Reason::HeadersTooLarge,
+                    detail: "there are more than 100 header lines",
+                });
             }
         }
         self.scanned = buf.len();
@@ -126,7 +129,10 @@ pub fn check(head: &[u8]) -> Result<Framing, Violation> {
         b"HTTP/1.1" => true,
         b"HTTP/1.0" => false,
         _ if version.starts_with(b"HTTP/") => {
-            return Err(Violation { reason: Reason::BadVersion, detail: "only HTTP/1.0, HTTP/1.1 and HTTP/2 are spoken here" });
+            return Err(Violation {
+                reason: Reason::BadVersion,
+                detail: "only HTTP/1.0, HTTP/1.1 and HTTP/2 are spoken here",
+            });
         }
         _ => return Err(bad("the request line does not end in an HTTP version")),
     };

@@ -141,7 +141,10 @@ async fn arrival(
         }
         if expired(timer.as_mut(), deadline, context) {
             return Poll::Ready(if begun {
-                Arrival::Refused(Violation { reason: Reason::HeaderTimeout, detail: "the head was not complete in time" })
+                Arrival::Refused(Violation {
+                    reason: Reason::HeaderTimeout,
+                    detail: "the head was not complete in time",
+                })
             } else {
                 Arrival::Nothing
             });

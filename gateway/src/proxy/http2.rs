@@ -53,7 +53,8 @@ fn options(server: &Server) -> H2Options {
 /// Serves streams until the connection ends.
 pub async fn serve(conn: Box<Conn>, server: &Arc<Server>, ticket: &Ticket) {
     let info = Arc::clone(&conn.info);
-    let digest = Arc::new(Digest { ssl_digest: None, timing_digest: Vec::new(), proxy_digest: None, socket_digest: None });
+    let digest =
+        Arc::new(Digest { ssl_digest: None, timing_digest: Vec::new(), proxy_digest: None, socket_digest: None });
     let greeting = tokio::time::timeout(server.limits.header_timeout, handshake(conn, Some(options(server))));
     let Ok(Ok(mut connection)) = greeting.await else { return };
     let open = Arc::new(AtomicUsize::new(0));
