@@ -1,0 +1,65 @@
+//! Cargo as every task runs it: from the workspace's root, with one known target folder.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::cache;
+use crate::failure::Failure;
+use crate::install::Reach;
+
+pub struct Cargo {
+    program: OsString,
+    root: PathBuf,
+    target: PathBuf,
+    reach: Reach,
+}
+
+impl Cargo {
+    /// `reach` says where the compiler's helpers are, beside PATH.
+    pub fn new(reach: Reach) -> Result<Self, Failure> {
+        let root = root()?;
+        let target = target_folder(&root)?;
+        let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        Ok(Self { program, root, target, reach })
+    }
+
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// `cargo words...`, ready to run.
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(words).current_dir(&self.root).env("CARGO_TARGET_DIR", &self.target);
+        command.envs(self.reach.variables.iter().copied());
+        if !self.reach.folders.is_empty() {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            let folders = self.reach.folders.iter().cloned().chain(std::env::split_paths(&path));
+            // Joining fails only for a folder with a colon in its name; PATH could not have named it either.
+            if let Ok(path) = std::env::join_paths(folders) {
+                command.env("PATH", path);
+            }
+        }
+        command
+    }
+}
+
+/// The workspace: the folder above this crate's.
+pub fn root() -> Result<PathBuf, Failure> {
+    let crate_folder = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let root = crate_folder.and_then(|folder| folder.parent().map(Path::to_owned));
+    root.ok_or_else(|| Failure::usage("start this program as `cargo xtask`: it finds the workspace through cargo"))
+}
+
+/// Where build products go: CARGO_TARGET_DIR if set, for CI the cache folder, else `target`.
+fn target_folder(root: &Path) -> Result<PathBuf, Failure> {
+    if let Some(target) = std::env::var_os("CARGO_TARGET_DIR") {
+        return std::path::absolute(target).map_err(|error| Failure::usage(format!("CARGO_TARGET_DIR: {error}")));
+    }
+    if is_ci() { Ok(cache::folder()?.join("target")) } else { Ok(root.join("target")) }
+}
+
+pub fn is_ci() -> bool {
+    std::env::var_os("CI").is_some_and(|value| value == "true")
+}

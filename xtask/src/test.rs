@@ -1,0 +1,30 @@
+//! `cargo xtask test` and `cargo xtask setup`.
+
+use crate::cache;
+use crate::cargo::{self, Cargo};
+use crate::failure::{Failure, run};
+use crate::install;
+use crate::tool;
+
+/// Installs what building and testing need.
+pub fn setup() -> Result<Cargo, Failure> {
+    let reach = install::ensure(tool::BUILD)?;
+    install::ensure(tool::TEST)?;
+    let cargo = Cargo::new(reach)?;
+    if cargo::is_ci() {
+        cache::bound(cargo.target())?;
+    }
+    Ok(cargo)
+}
+
+/// Runs the workspace's tests. Long ones look for EDD_TEST_FULL themselves, so that a short run still lists them.
+pub fn test(full: bool, filters: &[String]) -> Result<(), Failure> {
+    let mut command = setup()?.command(&["test", "--workspace", "--locked"]);
+    if full {
+        command.env("EDD_TEST_FULL", "1");
+    }
+    if !filters.is_empty() {
+        command.arg("--").args(filters);
+    }
+    run(&mut command)
+}

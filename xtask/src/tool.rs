@@ -1,0 +1,117 @@
+//! The programs that a task needs, and where each comes from.
+
+/// A program that must be on PATH.
+#[derive(Debug, PartialEq)]
+pub struct Tool {
+    pub program: &'static str,
+    /// The Debian package that brings it.
+    pub package: &'static str,
+    pub why: &'static str,
+    pub wheel: Option<Wheel>,
+}
+
+/// A replacement from PyPI, for a user who may not install packages.
+#[derive(Debug, PartialEq)]
+pub struct Wheel {
+    /// As pip takes it, with its version bound.
+    pub requirement: &'static str,
+    pub program: &'static str,
+    /// A variable that the build must then see.
+    pub variable: Option<(&'static str, &'static str)>,
+}
+
+const fn debian(program: &'static str, package: &'static str, why: &'static str) -> Tool {
+    Tool { program, package, why, wheel: None }
+}
+
+/// To compile edd.
+pub const BUILD: &[Tool] = &[
+    debian("cc", "gcc libc6-dev", "ring and mimalloc compile C"),
+    Tool {
+        program: "cmake",
+        package: "cmake",
+        why: "pingora-core builds zlib-ng",
+        wheel: Some(Wheel { requirement: "cmake>=3.25,<5", program: "cmake", variable: None }),
+    },
+    Tool {
+        program: "make",
+        package: "make",
+        why: "cmake drives it",
+        wheel: Some(Wheel {
+            requirement: "ninja>=1.11,<2",
+            program: "ninja",
+            variable: Some(("CMAKE_GENERATOR", "Ninja")),
+        }),
+    },
+];
+
+/// To test it against clients that are not ours.
+pub const TEST: &[Tool] = &[
+    debian("curl", "curl", "tests speak HTTP with it"),
+    debian("openssl", "openssl", "tests speak TLS with it"),
+    debian("nghttp", "nghttp2-client", "tests speak HTTP/2 with it"),
+    debian("h2load", "nghttp2-client", "tests load HTTP/2 with it"),
+];
+
+/// To compare it with its peers. The peers themselves are not here: a package that starts a server on port 80 is not
+/// ours to install.
+pub const PEERS: &[Tool] = &[
+    debian("wrk", "wrk", "it loads HTTP/1.1"),
+    debian("h2load", "nghttp2-client", "it loads HTTP/2"),
+    debian("curl", "curl", "it downloads the large body"),
+    debian("openssl", "openssl", "it makes the certificate"),
+    debian("python3", "python3 python3-venv", "it makes TLS handshakes and holds idle connections"),
+    debian("taskset", "util-linux", "it pins a process to a core"),
+    debian("prlimit", "util-linux", "it raises the limit of open files"),
+    debian("timeout", "coreutils", "it bounds every run"),
+];
+
+/// The tools that `present` does not know, in the order given.
+pub fn missing(tools: &'static [Tool], present: impl Fn(&str) -> bool) -> Vec<&'static Tool> {
+    tools.iter().filter(|tool| !present(tool.program)).collect()
+}
+
+/// The Debian packages that bring `tools`, each once, in the order first needed.
+pub fn packages(tools: &[&Tool]) -> Vec<&'static str> {
+    let mut packages = Vec::new();
+    for package in tools.iter().flat_map(|tool| tool.package.split(' ')) {
+        if !packages.contains(&package) {
+            packages.push(package);
+        }
+    }
+    packages
+}
+
+/// What a person must do about `tools`: which are missing, why they are needed, and the command that brings them.
+pub fn advice(tools: &[&Tool]) -> String {
+    let mut text = String::from("missing and not installable from here:\n");
+    for tool in tools {
+        text += &format!("  {:<8} {} (Debian package: {})\n", tool.program, tool.why, tool.package.replace(' ', ", "));
+    }
+    text + &format!("run: sudo apt-get install {}", packages(tools).join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_absent_is_missing() {
+        let absent = missing(BUILD, |program| program == "cc");
+        assert_eq!(absent.iter().map(|tool| tool.program).collect::<Vec<_>>(), ["cmake", "make"]);
+        assert!(missing(BUILD, |_| true).is_empty());
+    }
+
+    #[test]
+    fn a_package_is_named_once() {
+        assert_eq!(packages(&missing(TEST, |_| false)), ["curl", "openssl", "nghttp2-client"]);
+        assert_eq!(packages(&missing(BUILD, |_| false)), ["gcc", "libc6-dev", "cmake", "make"]);
+    }
+
+    #[test]
+    fn advice_names_program_reason_package_and_command() {
+        let text = advice(&missing(BUILD, |program| program != "cmake"));
+        assert!(text.contains("cmake    pingora-core builds zlib-ng (Debian package: cmake)"), "{text}");
+        assert!(text.ends_with("run: sudo apt-get install cmake"), "{text}");
+    }
+}
