@@ -67,14 +67,19 @@ pub async fn serve(
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-            // A second signal: somebody means it.
-            std::process::exit(1);
+            tracing::warn!("a second signal: stopping at once");
+            abandon();
         });
         stop
     };
     gateway.run(stop).await;
     reloads.abort();
     Ok(Code::Ok)
+}
+
+#[allow(clippy::exit, reason = "whoever signals twice does not want to wait for the drain")]
+fn abandon() {
+    std::process::exit(1);
 }
 
 fn explain(error: StartError) -> Failure {

@@ -183,10 +183,12 @@ impl Gateway {
             access_log: access_log.clone(),
             trusted_proxies: config.trusted_proxies.clone(),
         });
-        let mut engine_config = ServerConf::default();
-        engine_config.upstream_keepalive_pool_size = UPSTREAM_POOL_CONNECTIONS;
-        engine_config.max_retries = MAX_TRIES;
-        engine_config.threads = config.worker_threads;
+        let engine_config = ServerConf {
+            upstream_keepalive_pool_size: UPSTREAM_POOL_CONNECTIONS,
+            max_retries: MAX_TRIES,
+            threads: config.worker_threads,
+            ..ServerConf::default()
+        };
         let drain = Drain::default();
         let server = Arc::new(Server {
             proxy: Arc::new(http_proxy(&Arc::new(engine_config), Proxy(Arc::clone(&engine)))),

@@ -171,7 +171,7 @@ fn load_authorities(path: &std::path::Path) -> Result<Arc<[WrappedX509]>, String
         let der = certificate.map_err(|error| error.to_string())?.to_vec();
         // The wrapper panics on what it cannot parse, so it is parsed here first.
         x509_parser::parse_x509_certificate(&der).map_err(|error| format!("not a certificate: {error}"))?;
-        authorities.push(WrappedX509::new(der, |der| pingora_core::utils::tls::parse_x509(der)));
+        authorities.push(WrappedX509::new(der, pingora_core::utils::tls::parse_x509));
     }
     if authorities.is_empty() {
         return Err("no certificate in it; a PEM file with authorities is expected".to_owned());

@@ -133,14 +133,14 @@ fn html(answer: &Answer, id: &RequestId) -> String {
     let title = answer.status.canonical_reason().unwrap_or("Error");
     let mut page = String::with_capacity(1024);
     // Writing to a String cannot fail.
-    let _ = write!(
+    let _ = writeln!(
         page,
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><title>{status} {title}</title>\
          <style>:root{{color-scheme:light dark}}body{{font:16px/1.5 system-ui,sans-serif;max-width:36rem;margin:15vh auto;\
          padding:0 1.5rem}}h1{{font-size:1.5rem}}code{{font-size:.9em}}footer{{margin-top:2rem;opacity:.7;font-size:.85rem}}\
          </style></head><body><main><h1>{status} {title}</h1><p>{}</p><p>{}.</p></main>\
-         <footer><code>{}</code> &middot; request <code>{}</code></footer></body></html>\n",
+         <footer><code>{}</code> &middot; request <code>{}</code></footer></body></html>",
         answer.reason.explain(),
         escape(&sentence(&answer.detail)),
         answer.reason.as_str(),

@@ -25,6 +25,7 @@ use crate::proxy::failure;
 use crate::proxy::framing::BodyLength;
 use crate::proxy::scope::Scope;
 use crate::reason::Reason;
+use crate::route::HeaderEdits;
 use crate::router::Router;
 use crate::upstream::{Upstream, Upstreams};
 
@@ -139,10 +140,37 @@ async fn respond(session: &mut Session, context: &mut Context, answer: Answer) -
     for (name, value) in rendered.headers {
         head.append_header(name, value)?;
     }
+    // A redirect is the route's own answer; an error is not.
+    if answer.reason == Reason::Redirected
+        && let Some(live) = &context.exchange.route
+    {
+        edit(&mut head, &live.route.response_headers)?;
+    }
     let no_body = rendered.body.is_empty() || session.req_header().method == http::Method::HEAD;
     session.write_response_header(Box::new(head), no_body).await?;
     if !no_body {
         session.write_response_body(Some(rendered.body), true).await?;
+    }
+    Ok(())
+}
+
+/// Applies a route's changes to the head of an answer.
+fn edit(head: &mut ResponseHeader, edits: &HeaderEdits) -> pingora_error::Result<()> {
+    if edits.is_empty() {
+        return Ok(());
+    }
+    let mut ops = Vec::new();
+    header_edits::apply(edits, &mut ops);
+    for op in ops {
+        match op {
+            HeaderOp::Remove(name) => {
+                head.remove_header(&name);
+            }
+            HeaderOp::Set(name, value) => head.insert_header(name, value)?,
+            HeaderOp::Append(name, value) => {
+                head.append_header(name, value)?;
+            }
+        }
     }
     Ok(())
 }
@@ -379,22 +407,7 @@ impl ProxyHttp for Proxy {
                 session.set_read_timeout(None);
             }
         }
-        let edits = &forward.route.route.response_headers;
-        if !edits.is_empty() {
-            let mut ops = Vec::new();
-            header_edits::apply(edits, &mut ops);
-            for op in ops {
-                match op {
-                    HeaderOp::Remove(name) => {
-                        response.remove_header(&name);
-                    }
-                    HeaderOp::Set(name, value) => response.insert_header(name, value)?,
-                    HeaderOp::Append(name, value) => {
-                        response.append_header(name, value)?;
-                    }
-                }
-            }
-        }
+        edit(response, &forward.route.route.response_headers)?;
         response.insert_header(X_REQUEST_ID, context.exchange.id.as_str())?;
         Ok(())
     }

@@ -180,36 +180,30 @@ fn read_field<'a>(line: &'a [u8], fields: &mut Fields<'a>) -> Result<(), Violati
     }
     let value = value.trim_ascii();
     // The length tells most other headers apart before a comparison.
+    let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
     match name.len() {
-        4 if name.eq_ignore_ascii_case(b"host") => {
-            if fields.host.replace(value).is_some() {
-                return Err(bad("there is more than one Host header"));
-            }
+        4 if is("host") => once(fields.host.replace(value).is_none(), "there is more than one Host header")?,
+        7 if is("upgrade") => fields.upgrade_websocket |= list_has(value, b"websocket"),
+        10 if is("connection") => fields.connection_upgrade |= list_has(value, b"upgrade"),
+        14 if is("content-length") => {
+            let length = parse_length(value).ok_or(bad("Content-Length is not a number of bytes"))?;
+            let first = fields.content_length.replace(length).is_none();
+            once(first, "there is more than one Content-Length header")?;
         }
-        7 if name.eq_ignore_ascii_case(b"upgrade") => {
-            fields.upgrade_websocket |= list_has(value, b"websocket");
-        }
-        10 if name.eq_ignore_ascii_case(b"connection") => {
-            fields.connection_upgrade |= list_has(value, b"upgrade");
-        }
-        14 if name.eq_ignore_ascii_case(b"content-length") => {
-            if fields.content_length.is_some() {
-                return Err(bad("there is more than one Content-Length header"));
-            }
-            fields.content_length = Some(parse_length(value).ok_or(bad("Content-Length is not a number of bytes"))?);
-        }
-        17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
-            if fields.chunked {
-                return Err(bad("there is more than one Transfer-Encoding header"));
-            }
+        17 if is("transfer-encoding") => {
             if !value.eq_ignore_ascii_case(b"chunked") {
                 return Err(bad("the only transfer coding taken is `chunked`"));
             }
-            fields.chunked = true;
+            let first = !std::mem::replace(&mut fields.chunked, true);
+            once(first, "there is more than one Transfer-Encoding header")?;
         }
         _ => {}
     }
     Ok(())
+}
+
+fn once(first: bool, detail: &'static str) -> Result<(), Violation> {
+    if first { Ok(()) } else { Err(bad(detail)) }
 }
 
 fn list_has(value: &[u8], token: &[u8]) -> bool {

@@ -33,6 +33,14 @@ const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 /// Bytes kept per stream of an answer that the client is slow to take.
 const MAX_SEND_BUFFER_BYTES: usize = 64 * 1024;
 
+/// What the accept loop turns to.
+enum Next {
+    /// A request, or a refused one; none at the end of the connection.
+    Stream(Option<Box<H2Accept>>),
+    Drain,
+    Idle,
+}
+
 /// What a client that idles has after the GOAWAY before the connection is closed.
 const GOAWAY_GRACE: Duration = Duration::from_secs(5);
 
@@ -50,6 +58,22 @@ fn options(server: &Server) -> H2Options {
     options
 }
 
+/// Counts a stream for as long as it is served.
+struct OpenStream(Arc<AtomicUsize>);
+
+impl OpenStream {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Serves streams until the connection ends.
 pub async fn serve(conn: Box<Conn>, server: &Arc<Server>, ticket: &Ticket) {
     let info = Arc::clone(&conn.info);
@@ -63,17 +87,12 @@ pub async fn serve(conn: Box<Conn>, server: &Arc<Server>, ticket: &Ticket) {
     let mut last_stream = Instant::now();
     let mut idle = pin!(tokio::time::sleep(server.limits.keepalive_timeout));
     loop {
-        enum Next {
-            Stream(Option<H2Accept>),
-            Drain,
-            Idle,
-        }
         let next = {
             let mut accept = pin!(HttpSession::from_h2_conn(&mut connection, Arc::clone(&digest)));
             poll_fn(|context| {
                 if let Poll::Ready(accepted) = accept.as_mut().poll(context) {
                     // An error means that the client broke the protocol or is gone; h2 has said so to it.
-                    return Poll::Ready(Next::Stream(accepted.unwrap_or(None)));
+                    return Poll::Ready(Next::Stream(accepted.unwrap_or(None).map(Box::new)));
                 }
                 if !goaway_sent && ticket.poll_draining(context) {
                     return Poll::Ready(Next::Drain);
@@ -87,23 +106,24 @@ pub async fn serve(conn: Box<Conn>, server: &Arc<Server>, ticket: &Ticket) {
         };
         match next {
             Next::Stream(None) => return,
-            Next::Stream(Some(H2Accept::Rejected)) => {
-                malformed += 1;
-                if malformed > MAX_MALFORMED_STREAMS {
-                    return;
+            Next::Stream(Some(accepted)) => match *accepted {
+                H2Accept::Rejected => {
+                    malformed += 1;
+                    if malformed > MAX_MALFORMED_STREAMS {
+                        return;
+                    }
                 }
-            }
-            Next::Stream(Some(H2Accept::Session(session))) => {
-                last_stream = Instant::now();
-                open.fetch_add(1, Ordering::Relaxed);
-                let (server, open) = (Arc::clone(server), Arc::clone(&open));
-                let scope = Scope::new(Arc::clone(&info), None);
-                tokio::spawn(async move {
-                    let session = ServerSession::new_http2(session);
-                    scope.run(server.proxy.process_new_http(session, &server.shutdown)).await;
-                    open.fetch_sub(1, Ordering::Relaxed);
-                });
-            }
+                H2Accept::Session(session) => {
+                    last_stream = Instant::now();
+                    let open = OpenStream::new(&open);
+                    let (server, scope) = (Arc::clone(server), Scope::new(Arc::clone(&info), None));
+                    tokio::spawn(async move {
+                        let _open = open;
+                        let session = ServerSession::new_http2(session);
+                        scope.run(server.proxy.process_new_http(session, &server.shutdown)).await;
+                    });
+                }
+            },
             Next::Drain => {
                 goaway_sent = true;
                 connection.graceful_shutdown();
