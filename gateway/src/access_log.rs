@@ -13,9 +13,12 @@ use crate::exchange::Exchange;
 use crate::metrics::Metrics;
 
 /// Lines that wait for the writer; further ones are dropped and counted.
-const MAX_QUEUED_LINES: usize = 16 * 1024;
+const MAX_QUEUED_LINES: usize = 64 * 1024;
 /// Lines that a slow `edd tap` may fall behind.
 const MAX_TAP_LINES: usize = 1024;
+/// Pause of the writer between batches. While it sleeps nobody has to wake it, which would cost a
+/// request more than making its line.
+const BATCH_PAUSE: Duration = Duration::from_millis(10);
 /// Bytes written at once.
 const BATCH_BYTES: usize = 64 * 1024;
 
@@ -102,9 +105,10 @@ fn write(entries: &Receiver<Entry>, mut out: Box<dyn Write + Send>) {
             tracing::error!(%error, "the access log could not be written");
         }
         batch.clear();
-        if let Some(done) = flushed {
+        match flushed {
             // Whoever asked may have stopped waiting.
-            let _ = done.send(());
+            Some(done) => drop(done.send(())),
+            None => std::thread::sleep(BATCH_PAUSE),
         }
     }
 }
