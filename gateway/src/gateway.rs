@@ -182,6 +182,7 @@ impl Gateway {
             unmatched: Arc::new(metrics.unmatched()),
             access_log: access_log.clone(),
             trusted_proxies: config.trusted_proxies.clone(),
+            https_port: addresses.https.port(),
         });
         let engine_config = ServerConf {
             upstream_keepalive_pool_size: UPSTREAM_POOL_CONNECTIONS,

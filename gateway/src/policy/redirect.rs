@@ -10,7 +10,8 @@ use crate::route::{Action, Route};
 pub fn check(route: &Route, head: &RequestHead<'_>, peer: &Peer<'_>, host: &str, path: &str) -> Result<(), Answer> {
     let query = head.query.map(|query| format!("?{query}")).unwrap_or_default();
     if route.https_only && super::forwarding::scheme(head.headers, peer) == "http" {
-        return Err(to(301, format!("https://{host}{path}{query}")));
+        let port = https_port(head, peer).map(|port| format!(":{port}")).unwrap_or_default();
+        return Err(to(301, format!("https://{host}{port}{path}{query}")));
     }
     match &route.action {
         Action::Redirect(redirect) if redirect.exact => Err(to(redirect.status, redirect.to.to_string())),
@@ -20,6 +21,13 @@ pub fn check(route: &Route, head: &RequestHead<'_>, peer: &Peer<'_>, host: &str,
         }
         Action::Proxy { .. } => Ok(()),
     }
+}
+
+/// The port to name: a client that named one reached the listener itself, one that named none came
+/// through whatever maps 80 and 443 to the listeners.
+fn https_port(head: &RequestHead<'_>, peer: &Peer<'_>) -> Option<u16> {
+    let (_, port) = head.authority?.rsplit_once(':')?;
+    port.parse::<u16>().ok().map(|_| peer.https_port).filter(|port| *port != 443)
 }
 
 fn to(status: u16, location: String) -> Answer {

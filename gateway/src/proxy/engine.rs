@@ -45,6 +45,8 @@ pub struct Engine {
     pub unmatched: Arc<RouteMetrics>,
     pub access_log: AccessLog,
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// The port of the HTTPS listener, for redirects to it.
+    pub https_port: u16,
 }
 
 impl Engine {
@@ -217,6 +219,7 @@ impl ProxyHttp for Proxy {
             ip: scope.conn.ip,
             trusted: scope.conn.trusted,
             tls: scope.conn.tls.as_ref(),
+            https_port: self.0.https_port,
             trusted_proxies: &self.0.trusted_proxies,
         };
         let decision = {

@@ -44,6 +44,8 @@ pub struct Peer<'a> {
     /// Its forwarding headers count.
     pub trusted: bool,
     pub tls: Option<&'a TlsPeer>,
+    /// The port of the gateway's HTTPS listener.
+    pub https_port: u16,
     /// Networks of trusted proxies, for walking X-Forwarded-For.
     pub trusted_proxies: &'a [ipnet::IpNet],
 }
@@ -186,3 +188,6 @@ fn with_query(path: &str, query: Option<&str>) -> String {
         None => path.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;
