@@ -1,0 +1,204 @@
+//! The process under test.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tokio::sync::oneshot;
+
+use super::connection::Connection;
+use super::log::{LogLine, follow};
+use super::record::{Record, within};
+use super::response::Response;
+use super::workdir::Workdir;
+
+/// A running edd; killed when dropped.
+pub struct Edd {
+    pub http: SocketAddr,
+    pub https: SocketAddr,
+    pub admin: SocketAddr,
+    child: Child,
+    log: Record<LogLine>,
+    stdout_ended: oneshot::Receiver<()>,
+    workdir: Workdir,
+    /// It was asked to end, so that it may be gone when the test is over.
+    may_end: bool,
+}
+
+/// How to start one. Nothing of the tester's own environment reaches it but PATH.
+pub struct Builder {
+    command: Command,
+    workdir: Workdir,
+}
+
+impl Edd {
+    /// `edd gateway` with these routes.
+    pub fn gateway(routes: impl AsRef<str>) -> Builder {
+        Builder::new("gateway", routes.as_ref())
+    }
+
+    /// `edd up` with these routes.
+    pub fn up(routes: impl AsRef<str>) -> Builder {
+        Builder::new("up", routes.as_ref())
+    }
+
+    /// A plain connection to the HTTP listener.
+    pub async fn connect(&self) -> Connection {
+        Connection::open(self.http).await
+    }
+
+    /// Sends one request on a connection of its own and reads the answer.
+    pub async fn get(&self, host: &str, target: &str) -> Response {
+        get(self.http, host, target).await
+    }
+
+    /// GET on the admin listener.
+    pub async fn admin(&self, target: &str) -> Response {
+        get(self.admin, &self.admin.to_string(), target).await
+    }
+
+    /// Replaces routes.yaml, as an editor does.
+    pub fn write_routes(&self, routes: &str) {
+        self.workdir.write("routes.yaml", routes);
+    }
+
+    /// Every line of its log so far.
+    pub fn log(&self) -> Vec<LogLine> {
+        self.log.all()
+    }
+
+    /// Waits until some line of the log satisfies `found`.
+    #[track_caller]
+    pub fn wait_log(&self, what: impl Into<String>, found: impl Fn(&LogLine) -> bool) -> impl Future<Output = LogLine> {
+        self.log.wait(what, move |lines| lines.iter().find(|line| found(line)).cloned())
+    }
+
+    /// The access line of the request that was answered with this `x-request-id`.
+    #[track_caller]
+    pub fn access_line(&self, request_id: &str) -> impl Future<Output = LogLine> {
+        let id = request_id.to_owned();
+        self.wait_log(format!("the access line of request `{id}`"), move |line| line.is_access(&id))
+    }
+
+    /// Sends a signal; after any but HUP, the process may end.
+    pub fn signal(&mut self, signal: Signal) {
+        self.may_end |= signal != Signal::HUP;
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).unwrap_or_else(|e| panic!("send {signal:?} to edd: {e}"));
+    }
+
+    /// Waits for the end of a process that was asked to end.
+    pub async fn wait_exit(&mut self) -> ExitStatus {
+        // Its stdout ends with it; only then is waiting for it no wait.
+        within("edd to exit", &mut self.stdout_ended).await.expect("the thread that reads stdout ends well");
+        self.child.wait().expect("our own child")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Memory in use (VmRSS), in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.pid());
+        let status = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("read {path}: {e}"));
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a live process has memory");
+        line.trim().trim_end_matches(" kB").parse().expect("a number of KiB")
+    }
+}
+
+async fn get(address: SocketAddr, host: &str, target: &str) -> Response {
+    let mut connection = Connection::open(address).await;
+    connection.send(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")).await;
+    connection.response().await
+}
+
+impl Builder {
+    fn new(verb: &str, routes: &str) -> Self {
+        let workdir = Workdir::new();
+        let routes = workdir.write("routes.yaml", routes);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_edd"));
+        command.arg(verb).arg("--routes").arg(routes).arg("--json");
+        command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+        for listener in ["EDD_HTTP_LISTEN", "EDD_HTTPS_LISTEN", "EDD_SSH_LISTEN", "EDD_ADMIN_LISTEN"] {
+            command.env(listener, "127.0.0.1:0");
+        }
+        command.env("EDD_DATA_DIR", workdir.dir("data")).env("EDD_CERTS_DIR", workdir.dir("certs"));
+        command.env("RUST_BACKTRACE", "1").current_dir(workdir.path());
+        Self { command, workdir }
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Puts a file into its directory before it starts: `certs/a.test.crt`.
+    pub fn file(self, name: &str, text: &str) -> Self {
+        let (dir, file) = name.rsplit_once('/').unwrap_or((".", name));
+        let path = self.workdir.dir(dir).join(file);
+        std::fs::write(&path, text).unwrap_or_else(|e| panic!("write {}: {e}", path.display()));
+        self
+    }
+
+    /// Starts it and waits until it says what it listens on.
+    pub async fn start(mut self) -> Edd {
+        let child = self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = child.expect("the edd binary runs");
+        let log = follow(child.stderr.take().expect("stderr is a pipe"));
+        let (ready, stdout_ended) = first_line(child.stdout.take().expect("stdout is a pipe"));
+        let unset = SocketAddr::from(([127, 0, 0, 1], 0));
+        let workdir = self.workdir;
+        let mut edd =
+            Edd { http: unset, https: unset, admin: unset, child, log, stdout_ended, workdir, may_end: false };
+        let line = within("edd to say what it listens on", ready).await;
+        let line = line.expect("edd says what it listens on before its stdout ends");
+        let listeners: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e} in `{line}`"));
+        let address = |name: &str| {
+            let text = listeners[name].as_str().unwrap_or_else(|| panic!("`{name}` in `{line}`"));
+            text.parse().unwrap_or_else(|e| panic!("`{name}` in `{line}`: {e}"))
+        };
+        (edd.http, edd.https, edd.admin) = (address("http"), address("https"), address("admin"));
+        edd
+    }
+}
+
+/// The first line of `stream`, and its end. All of it is read, so that the process never blocks on it.
+fn first_line(stream: impl Read + Send + 'static) -> (oneshot::Receiver<String>, oneshot::Receiver<()>) {
+    let (line_sender, first) = oneshot::channel();
+    let (end_sender, end) = oneshot::channel();
+    std::thread::spawn(move || {
+        let mut stream = BufReader::new(stream);
+        let mut line = String::new();
+        // A test that has given up no longer listens; an unreadable pipe is at its end.
+        if matches!(stream.read_line(&mut line), Ok(1..)) {
+            let _ = line_sender.send(line);
+        }
+        let _ = std::io::copy(&mut stream, &mut std::io::sink());
+        let _ = end_sender.send(());
+    });
+    (first, end)
+}
+
+impl Drop for Edd {
+    fn drop(&mut self) {
+        let ended = self.child.try_wait().expect("our own child");
+        // Dead already, or dead now: either is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let lines = self.log.all();
+        if std::thread::panicking() {
+            eprintln!("--- the last of {} log lines of edd (exit: {ended:?})", lines.len());
+            lines.iter().rev().take(40).rev().for_each(|line| eprintln!("{}", line.text));
+            return;
+        }
+        let panicked = lines.iter().position(|line| line.text.contains("panicked"));
+        if let Some(at) = panicked {
+            let shown: Vec<_> = lines[at..].iter().take(30).map(|line| line.text.as_str()).collect();
+            panic!("edd panicked:\n{}", shown.join("\n"));
+        }
+        assert!(self.may_end || ended.is_none(), "edd ended by itself: {ended:?}");
+    }
+}

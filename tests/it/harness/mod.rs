@@ -1,0 +1,48 @@
+//! Starts edd and the servers behind it, speaks to it byte by byte, and watches what each side saw.
+//!
+//! - [`Edd`]: the process under test, its log and its memory.
+//! - [`Upstream`] (HTTP/1.1, by path), [`H2Upstream`] (gRPC-like, in the clear) and [`RawUpstream`]
+//!   (a script over a bare socket): what edd forwards to. They record every request they were sent.
+//! - [`Connection`]: a client that writes exact bytes and reads answers with a strict parser.
+//!   [`tls`] and [`frames`] carry it over TLS and down to single HTTP/2 frames.
+//!
+//! A test starts its upstreams, then edd with routes that point at them, and shares both among the
+//! cases of one table:
+//!
+//! ```ignore
+//! let upstream = Upstream::start().await;
+//! let edd = Edd::gateway(upstream.routes()).env("EDD_HEADER_TIMEOUT", "300ms").start().await;
+//! let mut client = edd.connect().await;
+//! client.send("GET /x HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+//! assert_eq!(client.response().await.status, 200);
+//! assert_eq!(upstream.take()[0].target, "/x");
+//! ```
+//!
+//! When a test fails, the tail of edd's log is printed with it. When it passes, edd must still be
+//! alive, or have exited because it was asked to, and no line of its log may tell of a panic.
+
+mod cases;
+mod connection;
+mod edd;
+pub mod frames;
+mod h2_upstream;
+mod log;
+mod raw_upstream;
+mod record;
+mod refusal;
+mod response;
+mod seen;
+mod self_test;
+pub mod tls;
+mod upstream;
+mod workdir;
+
+pub use cases::Cases;
+pub use connection::{Connection, Flood};
+pub use edd::Edd;
+pub use h2_upstream::H2Upstream;
+pub use raw_upstream::RawUpstream;
+pub use record::{PATIENCE, within};
+pub use response::Broken;
+pub use seen::{Progress, Seen};
+pub use upstream::Upstream;

@@ -1,0 +1,18 @@
+//! edd from outside: the real binary, real sockets, real upstreams.
+//!
+//! One binary, so that the tree is linked once: [`harness`] holds what starts and watches processes,
+//! every other module is one area of behaviour. `cargo test --test it smuggling` runs one area.
+//!
+//! A test that waits, waits for a condition and is bounded by [`harness::PATIENCE`]; nothing sleeps
+//! and hopes. What edd itself waits for is shortened by its own settings.
+
+mod bodies;
+mod forwarding;
+mod h2_abuse;
+mod harness;
+mod heads;
+mod paths;
+mod process;
+mod slow;
+mod smuggling;
+mod upstream_faults;
