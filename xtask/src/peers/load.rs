@@ -10,6 +10,7 @@ use crate::failure::{Failure, line, not_started};
 const WRK_CONNECTIONS: u32 = 64;
 const H2_CLIENTS: u32 = 8;
 const H2_STREAMS: u32 = 16;
+const DOWNLOADS: usize = 5;
 /// A run that takes so much longer than asked for is stuck.
 const GRACE_SECONDS: u32 = 20;
 const CONNECTIONS: &str = include_str!("../../../benches/peers/connections.py");
@@ -50,15 +51,15 @@ impl Load<'_> {
         read(&mut h2load, parse_h2load)
     }
 
-    /// One download of the large file.
+    /// Downloads of the large file over one connection, enough of them for the 10 ms in which /proc counts.
     pub fn curl(&self, url: &str) -> Result<Done, Failure> {
         let mut curl = self.bounded("curl");
-        curl.args(["--silent", "--show-error", "--fail", "--http1.1", "--output", "/dev/null"]);
-        curl.args(["--write-out", "%{size_download}"]).arg("--cacert").arg(self.site.authority()).arg(url);
-        read(&mut curl, |text| {
-            let bytes = text.trim().parse().ok().filter(|bytes| *bytes == LARGE_BYTES)?;
-            Some(Done { operations: bytes, ..Done::default() })
-        })
+        curl.args(["--silent", "--show-error", "--fail", "--http1.1", "--write-out", "%{size_download}\\n"]);
+        curl.arg("--cacert").arg(self.site.authority());
+        for _ in 0..DOWNLOADS {
+            curl.args(["--output", "/dev/null", url]);
+        }
+        read(&mut curl, parse_curl)
     }
 
     /// TLS connections, each with a full handshake, one after another.
@@ -154,6 +155,13 @@ fn parse_h2load(output: &str) -> Option<Done> {
     (clean && succeeded > 0 && good >= succeeded).then_some(Done { operations: succeeded, ..Done::default() })
 }
 
+/// None unless every download was whole.
+fn parse_curl(output: &str) -> Option<Done> {
+    let sizes: Vec<u64> = output.lines().map(str::parse).collect::<Result<_, _>>().ok()?;
+    let whole = sizes.len() == DOWNLOADS && sizes.iter().all(|bytes| *bytes == LARGE_BYTES);
+    whole.then(|| Done { operations: sizes.iter().sum(), ..Done::default() })
+}
+
 /// wrk's way to write a duration: `624.00us`, `1.28ms`, `2.01s`.
 fn microseconds(text: &str) -> Option<f64> {
     let (number, factor) = match text {
@@ -193,6 +201,15 @@ Transfer/sec:     68.18MB
     fn a_run_of_wrk_with_errors_counts_for_nothing() {
         for error in ["  Socket errors: connect 0, read 3, write 0, timeout 0\n", "  Non-2xx or 3xx responses: 9\n"] {
             assert_eq!(parse_wrk(&format!("{WRK}{error}")), None);
+        }
+    }
+
+    #[test]
+    fn downloads_count_when_all_are_whole() {
+        let done = Done { operations: 5 * LARGE_BYTES, ..Done::default() };
+        assert_eq!(parse_curl(&"104857600\n".repeat(5)), Some(done));
+        for output in ["104857600\n".repeat(4), "104857600\n".repeat(4) + "104857599\n", String::new()] {
+            assert_eq!(parse_curl(&output), None);
         }
     }
 

@@ -57,9 +57,21 @@ impl Report {
             ];
             text += &format!("| {} |\n", cells.join(" | "));
         }
-        text + "\nShare of its core that the proxy used (h1, h1 over TLS, h2 over TLS; below 100 % the load's core was the limit): "
-            + &self.peers.iter().map(|peer| self.busy(*peer)).collect::<Vec<_>>().join("; ")
-            + ".\n"
+        text + &self.conditions()
+    }
+
+    /// How far the figures can be trusted.
+    fn conditions(&self) -> String {
+        let busy = self.peers.iter().map(|peer| self.busy(*peer)).collect::<Vec<_>>().join("; ");
+        let disturbed = || self.entries.iter().map(|entry| entry.sample.disturbed() * 100.0);
+        let (Some(middle), worst) = (median(disturbed()), disturbed().fold(0.0, f64::max)) else {
+            return String::new();
+        };
+        format!(
+            "\nShare of its core that the proxy used (h1, h1 over TLS, h2 over TLS): {busy}. Where it is well below 100 %, \
+             the load's core was the limit. Others used {middle:.0} % of the proxy's core in the median run, {worst:.0} % in \
+             the worst; above 10 % the figures are worth little.\n"
+        )
     }
 
     fn samples(&self, peer: Peer, workload: Workload) -> impl Iterator<Item = (u32, &Sample)> {
@@ -127,10 +139,10 @@ impl Report {
 
 fn run_json(entry: &Entry) -> String {
     let number = |value: Option<f64>| value.map_or("null".to_owned(), |value| value.to_string());
-    let Sample { workload, done, cpu_seconds, wall_seconds } = &entry.sample;
+    let Sample { workload, done, cpu_seconds, others_seconds, wall_seconds } = &entry.sample;
     format!(
         "{{\"peer\": \"{}\", \"workload\": \"{}\", \"round\": {}, \"operations\": {}, \"cpu_seconds\": {cpu_seconds:.2}, \
-         \"wall_seconds\": {wall_seconds:.3}, \"p50_us\": {}, \"p99_us\": {}}}",
+         \"others_seconds\": {others_seconds:.2}, \"wall_seconds\": {wall_seconds:.3}, \"p50_us\": {}, \"p99_us\": {}}}",
         entry.peer.id(),
         workload.id(),
         entry.round,
@@ -161,7 +173,17 @@ mod tests {
 
     fn entry(peer: Peer, round: u32, cpu_seconds: f64) -> Entry {
         let done = Done { operations: 100_000, p50_us: Some(800.4), p99_us: Some(1200.0) };
-        Entry { peer, round, sample: Sample { workload: Workload::H1, done, cpu_seconds, wall_seconds: 2.0 } }
+        Entry {
+            peer,
+            round,
+            sample: Sample {
+                workload: Workload::H1,
+                done,
+                cpu_seconds,
+                others_seconds: round.into(),
+                wall_seconds: 2.0,
+            },
+        }
     }
 
     fn report() -> Report {
@@ -196,6 +218,7 @@ mod tests {
         assert!(text.contains("| edd | 3.00 (1.50) | 800/1200 | – | – | – | – / – | 7 → 66 → 94 |\n"), "{text}");
         assert!(text.contains("| haproxy | 2.00 (1.00) | 800/1200 | – | – | – | – / – | – |\n"), "{text}");
         assert!(text.contains("edd 150 %, –, –; haproxy 100 %, –, –."), "{text}");
+        assert!(text.contains("Others used 50 % of the proxy's core in the median run, 100 % in the worst"), "{text}");
     }
 
     #[test]

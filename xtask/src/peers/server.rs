@@ -43,6 +43,7 @@ pub enum Listen {
 pub struct Server<'a> {
     child: Child,
     guardian: &'a Guardian,
+    core: u32,
     pub http: u16,
     pub https: u16,
 }
@@ -60,7 +61,7 @@ impl<'a> Server<'a> {
         command.stdin(Stdio::null()).stdout(create(&announcement)?);
         command.stderr(if plan.discard_stderr { Stdio::null() } else { create(&log)?.into() });
         let child = command.spawn().map_err(|error| not_started(&command, &error))?;
-        let mut server = Self { child, guardian, http: 0, https: 0 };
+        let mut server = Self { child, guardian, core, http: 0, https: 0 };
         guardian.watch(server.group())?;
         server.wait(plan.listen, &announcement).map_err(|reason| {
             let log = fs::read_to_string(&log).unwrap_or_default();
@@ -96,6 +97,11 @@ impl<'a> Server<'a> {
 
     pub fn cpu_seconds(&self) -> f64 {
         usage::cpu_seconds(self.group())
+    }
+
+    /// What its core has done so far, for it and for anybody else.
+    pub fn core_seconds(&self) -> f64 {
+        usage::core_seconds(self.core)
     }
 
     pub fn resident_bytes(&self) -> u64 {

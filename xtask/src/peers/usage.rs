@@ -17,6 +17,21 @@ pub fn resident_bytes(group: u32) -> u64 {
     members(group).filter_map(status).filter_map(|status| resident_of(&status)).sum()
 }
 
+/// The time that a processor has worked for any process so far, stolen time included.
+pub fn core_seconds(core: u32) -> f64 {
+    let ticks = fs::read_to_string("/proc/stat").ok().and_then(|stat| core_ticks(&stat, core));
+    ticks.unwrap_or_default() as f64 / TICKS_PER_SECOND
+}
+
+/// Reads `/proc/stat`, see proc_stat(5). Interrupts are left out: the kernel does not say for whom they are.
+fn core_ticks(stat: &str, core: u32) -> Option<u64> {
+    let name = format!("cpu{core}");
+    let fields: Vec<&str> =
+        stat.lines().map(|line| line.split(' ').collect()).find(|fields: &Vec<_>| fields[0] == name)?;
+    // user, nice, system, idle, iowait, irq, softirq, steal
+    [1, 2, 3, 8].into_iter().map(|index| fields.get(index)?.parse::<u64>().ok()).sum()
+}
+
 struct Process {
     id: u32,
     group: u32,
@@ -62,6 +77,13 @@ mod tests {
     fn resident_memory_is_in_kibibytes() {
         assert_eq!(resident_of("VmPeak:\t 9 kB\nVmRSS:\t    2048 kB\n"), Some(2 << 20));
         assert_eq!(resident_of("Name:\tkthreadd\n"), None);
+    }
+
+    #[test]
+    fn a_core_works_in_user_nice_system_and_stolen_time() {
+        let stat = "cpu  9 9 9 9 9 9 9 9 0 0\ncpu1 7 7 7 7 7 7 7 7 0 0\ncpu10 1 20 300 9 9 9 9 4000 0 0\n";
+        assert_eq!(core_ticks(stat, 10), Some(4_321));
+        assert_eq!(core_ticks(stat, 2), None);
     }
 
     #[test]

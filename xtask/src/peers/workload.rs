@@ -61,10 +61,12 @@ impl Workload {
     }
 
     pub fn measure(self, server: &Server, load: &Load) -> Result<Sample, Failure> {
-        let (start, before) = (Instant::now(), server.cpu_seconds());
+        let start = Instant::now();
+        let (own, core) = (server.cpu_seconds(), server.core_seconds());
         let done = self.load(server, load)?;
-        let cpu_seconds = server.cpu_seconds() - before;
-        Ok(Sample { workload: self, done, cpu_seconds, wall_seconds: start.elapsed().as_secs_f64() })
+        let cpu_seconds = server.cpu_seconds() - own;
+        let others_seconds = (server.core_seconds() - core - cpu_seconds).max(0.0);
+        Ok(Sample { workload: self, done, cpu_seconds, others_seconds, wall_seconds: start.elapsed().as_secs_f64() })
     }
 }
 
@@ -75,6 +77,8 @@ pub struct Sample {
     pub done: Done,
     /// User and system time of the server.
     pub cpu_seconds: f64,
+    /// What others used of the server's core meanwhile.
+    pub others_seconds: f64,
     pub wall_seconds: f64,
 }
 
@@ -89,6 +93,11 @@ impl Sample {
     pub fn busy(&self) -> f64 {
         self.cpu_seconds / self.wall_seconds
     }
+
+    /// The share of its core that was taken from it.
+    pub fn disturbed(&self) -> f64 {
+        self.others_seconds / self.wall_seconds
+    }
 }
 
 #[cfg(test)]
@@ -101,6 +110,7 @@ mod tests {
             workload,
             done: Done { operations, ..Done::default() },
             cpu_seconds: 0.5,
+            others_seconds: 0.0,
             wall_seconds: 2.0,
         };
         assert_eq!(sample(Workload::H1, 50_000).cost(), 1.0);
