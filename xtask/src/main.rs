@@ -7,6 +7,7 @@ mod failure;
 mod install;
 mod lint;
 mod machine;
+mod peers;
 mod pypi;
 mod task;
 mod test;
@@ -45,6 +46,6 @@ fn perform(task: Task) -> Result<(), Failure> {
             let cargo = Cargo::new(install::ensure(tool::BUILD)?)?;
             run(cargo.command(&["bench", "--workspace", "--locked"]).args(args))
         }
-        Task::BenchPeers { args } => Err(Failure::step(args.join(" "))),
+        Task::BenchPeers { args } => peers::bench(&args),
     }
 }
