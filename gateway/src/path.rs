@@ -42,7 +42,7 @@ impl PathError {
 }
 
 /// Bytes that stand for themselves in a normalized path.
-const fn is_path_byte(byte: u8) -> bool {
+pub const fn is_path_byte(byte: u8) -> bool {
     // `|`, `^`, `[`, `]`, `{`, `}` are outside RFC 3986's pchar, but browsers send them bare.
     is_unreserved(byte)
         || matches!(

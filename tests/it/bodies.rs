@@ -181,7 +181,9 @@ async fn slow_upstreams_hold_their_client_back() {
     })
     .await;
     let edd =
-        Edd::gateway(format!("routes: [{{target: '{}', timeouts: {{write: 300ms}}}}]", upstream.address)).start().await;
+        Edd::gateway(format!("routes: [{{target: '{}', timeouts: {{write: 300ms, read: 300ms}}}}]", upstream.address))
+            .start()
+            .await;
     let before = edd.resident_kib();
     let mut client = edd.connect().await;
     client.send("POST /x HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n").await;

@@ -18,6 +18,7 @@ use pingora_core::protocols::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use crate::listeners::transport::Transport;
+use crate::proxy::chunks::{BadChunk, ChunkScanner};
 use crate::proxy::framing::BodyLength;
 use crate::proxy::scope::ConnInfo;
 
@@ -31,6 +32,15 @@ const MAX_LINGER_BYTES: usize = 256 * 1024;
 /// How long that may take.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// What the engine may still read of the request that it is in.
+#[derive(Debug)]
+enum Request {
+    /// So many bytes; over HTTP/2, where this is no business of the connection's, without end.
+    Bytes(u64),
+    /// The rest of a head, then chunks.
+    Chunked { head_bytes: usize, chunks: ChunkScanner },
+}
+
 /// A connection with at most one request open to its reader.
 #[derive(Debug)]
 pub struct Conn {
@@ -38,8 +48,8 @@ pub struct Conn {
     pub info: Arc<ConnInfo>,
     /// Received, and not yet read by the engine.
     pub inbox: BytesMut,
-    /// Bytes that still belong to the current request; none for a body that ends by itself.
-    allowance: Option<u64>,
+    /// What still belongs to the current request.
+    request: Request,
     held: Vec<u8>,
     hold: bool,
     ended: bool,
@@ -48,15 +58,15 @@ pub struct Conn {
 impl Conn {
     pub fn new(transport: Transport, info: Arc<ConnInfo>) -> Self {
         let (inbox, held) = (BytesMut::new(), Vec::new());
-        Self { transport, info, inbox, allowance: None, held, hold: false, ended: false }
+        Self { transport, info, inbox, request: Request::Bytes(u64::MAX), held, hold: false, ended: false }
     }
 
     /// Opens the request at the front of the inbox: a head of `head_bytes`, and its body.
     pub fn begin(&mut self, head_bytes: usize, body: BodyLength) {
-        self.allowance = match body {
-            BodyLength::None => Some(head_bytes as u64),
-            BodyLength::Bytes(length) => Some(length.saturating_add(head_bytes as u64)),
-            BodyLength::Chunked => None,
+        self.request = match body {
+            BodyLength::None => Request::Bytes(head_bytes as u64),
+            BodyLength::Bytes(length) => Request::Bytes(length.saturating_add(head_bytes as u64)),
+            BodyLength::Chunked => Request::Chunked { head_bytes, chunks: ChunkScanner::default() },
         };
         self.hold = true;
     }
@@ -74,9 +84,36 @@ impl Conn {
         Poll::Ready(Ok(!buffer.filled().is_empty()))
     }
 
-    /// Whether the engine may read on.
-    fn is_open(&self) -> bool {
-        self.allowance != Some(0) || self.info.upgraded.load(Ordering::Acquire)
+    /// How many bytes the engine may read at most right now.
+    fn allowance(&self) -> usize {
+        if self.info.upgraded.load(Ordering::Acquire) {
+            return usize::MAX;
+        }
+        match &self.request {
+            Request::Bytes(left) => usize::try_from(*left).unwrap_or(usize::MAX),
+            Request::Chunked { chunks, .. } if chunks.is_done() => 0,
+            Request::Chunked { .. } => usize::MAX,
+        }
+    }
+
+    /// Accounts for bytes on their way to the engine, and returns how many of them it may have.
+    fn account(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.request {
+            _ if self.info.upgraded.load(Ordering::Acquire) => Ok(bytes.len()),
+            Request::Bytes(left) => {
+                *left = left.saturating_sub(bytes.len() as u64);
+                Ok(bytes.len())
+            }
+            Request::Chunked { head_bytes, chunks } => {
+                let head = bytes.len().min(*head_bytes);
+                *head_bytes -= head;
+                let body = chunks.advance(&bytes[head..]).map_err(|BadChunk| {
+                    self.info.bad_body.store(true, Ordering::Release);
+                    io::Error::new(io::ErrorKind::InvalidData, "malformed chunk")
+                })?;
+                Ok(head + body)
+            }
+        }
     }
 
     /// The request is read to its end. Tells the engine of a client that left, and nothing else:
@@ -161,32 +198,34 @@ impl Conn {
 
 impl AsyncRead for Conn {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if !self.is_open() {
+        let most = buf.remaining().min(self.allowance());
+        if most == 0 {
             return self.poll_beyond(context);
         }
-        let upgraded = self.info.upgraded.load(Ordering::Acquire);
-        let allowance =
-            self.allowance.filter(|_| !upgraded).map_or(usize::MAX, |left| left.try_into().unwrap_or(usize::MAX));
-        let most = buf.remaining().min(allowance);
-        let count = if self.inbox.is_empty() {
-            if self.ended {
-                return Poll::Ready(Ok(()));
+        if !self.inbox.is_empty() {
+            let mut inbox = std::mem::take(&mut self.inbox);
+            let count = most.min(inbox.len());
+            let count = self.account(&inbox[..count])?;
+            buf.put_slice(&inbox[..count]);
+            inbox.advance(count);
+            if !inbox.is_empty() {
+                self.inbox = inbox;
             }
-            ready!(self.poll_straight(context, buf, most))?
-        } else {
-            let count = most.min(self.inbox.len());
-            buf.put_slice(&self.inbox[..count]);
-            self.inbox.advance(count);
-            if self.inbox.is_empty() {
-                self.inbox = BytesMut::new();
-            }
-            count
-        };
+            return Poll::Ready(Ok(()));
+        }
+        if self.ended {
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        let count = ready!(self.poll_straight(context, buf, most))?;
         if count == 0 {
             self.ended = true;
         }
-        if let Some(left) = &mut self.allowance {
-            *left = left.saturating_sub(count as u64);
+        let taken = self.account(&buf.filled()[before..])?;
+        if taken < count {
+            // The next request has come along with the end of this one.
+            self.inbox.extend_from_slice(&buf.filled()[before + taken..]);
+            buf.set_filled(before + taken);
         }
         Poll::Ready(Ok(()))
     }

@@ -142,6 +142,7 @@ async fn open(stream: TcpStream, remote: SocketAddr, kind: Listener, shared: &Sh
             trusted: is_trusted(ip),
             tls,
             upgraded: AtomicBool::new(false),
+            bad_body: AtomicBool::new(false),
             kill: CancellationToken::new(),
         })
     };

@@ -112,10 +112,11 @@ pub fn apply(head: &RequestHead<'_>, peer: &Peer<'_>, identity: &Identity, ops: 
     chain.push_str(&peer.ip.to_canonical().to_string());
     set(ops, X_FORWARDED_FOR, &chain);
     ops.push(HeaderOp::Set(X_FORWARDED_PROTO, HeaderValue::from_static(scheme(head.headers, peer))));
-    if !(peer.trusted && head.headers.contains_key(X_FORWARDED_HOST))
-        && let Some(authority) = head.authority
-    {
-        set(ops, X_FORWARDED_HOST, authority);
+    if !(peer.trusted && head.headers.contains_key(X_FORWARDED_HOST)) {
+        match head.authority {
+            Some(authority) => set(ops, X_FORWARDED_HOST, authority),
+            None => ops.push(HeaderOp::Remove(X_FORWARDED_HOST)),
+        }
     }
     if peer.trusted && head.headers.contains_key(FORWARDED) {
         append_forwarded(head, peer, ops);

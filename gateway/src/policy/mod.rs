@@ -3,6 +3,7 @@
 pub mod client_auth;
 pub mod forwarding;
 pub mod header_edits;
+pub mod hop_by_hop;
 pub mod limits;
 pub mod redirect;
 pub mod upgrade;

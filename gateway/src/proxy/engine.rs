@@ -7,19 +7,19 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{StatusCode, Version, header};
+use http::{StatusCode, header};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorType};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use crate::access_log::AccessLog;
-use crate::decision::{self, Answer, Decision, Forward, HeaderOp, Peer, RequestHead};
+use crate::decision::{self, Answer, Decision, Forward, HeaderOp, HeaderOps, Peer, RequestHead};
 use crate::exchange::Exchange;
 use crate::live::Shape;
 use crate::metrics::{Listener, Metrics, RouteMetrics};
 use crate::policy::forwarding::X_REQUEST_ID;
-use crate::policy::{header_edits, limits};
+use crate::policy::{header_edits, hop_by_hop, limits};
 use crate::proxy::answer;
 use crate::proxy::failure;
 use crate::proxy::framing::BodyLength;
@@ -158,11 +158,12 @@ async fn respond(session: &mut Session, context: &mut Context, answer: Answer) -
 
 /// Applies a route's changes to the head of an answer.
 fn edit(head: &mut ResponseHeader, edits: &HeaderEdits) -> pingora_error::Result<()> {
-    if edits.is_empty() {
-        return Ok(());
-    }
-    let mut ops = Vec::new();
+    let mut ops = HeaderOps::new();
     header_edits::apply(edits, &mut ops);
+    apply(head, ops)
+}
+
+fn apply(head: &mut ResponseHeader, ops: HeaderOps) -> pingora_error::Result<()> {
     for op in ops {
         match op {
             HeaderOp::Remove(name) => {
@@ -214,6 +215,10 @@ impl ProxyHttp for Proxy {
             None => h2_body(session),
         };
         let websocket = scope.framing.is_some_and(|framing| framing.websocket);
+        if websocket {
+            // Behind a handshake come frames; if it is refused they must not be read as requests.
+            session.set_keepalive(None);
+        }
         let peer = Peer {
             listener: scope.conn.listener,
             ip: scope.conn.ip,
@@ -351,24 +356,17 @@ impl ProxyHttp for Proxy {
 
     async fn upstream_request_filter(
         &self,
-        session: &mut Session,
+        _session: &mut Session,
         request: &mut RequestHeader,
         context: &mut Context,
     ) -> pingora_error::Result<()> {
         let Some(forward) = &mut context.forward else { return Ok(()) };
-        let over_h1 = session.req_header().version != Version::HTTP_2;
-        let absolute = over_h1 && request.uri.authority().is_some();
-        if forward.target.is_some() || absolute {
+        if let Some(target) = &forward.target {
             let mut parts = request.uri.clone().into_parts();
-            if let Some(target) = &forward.target {
-                let target = target.parse().map_err(|error| {
-                    Error::because(ErrorType::InternalError, "a rewritten target is no path", error)
-                })?;
-                parts.path_and_query = Some(target);
-            }
-            if absolute {
-                (parts.scheme, parts.authority) = (None, None);
-            }
+            let target = target
+                .parse()
+                .map_err(|error| Error::because(ErrorType::InternalError, "a rewritten target is no path", error))?;
+            parts.path_and_query = Some(target);
             let uri = http::Uri::from_parts(parts)
                 .map_err(|error| Error::because(ErrorType::InternalError, "a rewritten target is no URI", error))?;
             request.set_uri(uri);
@@ -396,6 +394,16 @@ impl ProxyHttp for Proxy {
         let switched = response.status == StatusCode::SWITCHING_PROTOCOLS;
         if response.status.is_informational() && !switched {
             return Ok(());
+        }
+        let asked = context.live().is_some_and(|forward| forward.shape == Shape::Upgrade);
+        if switched && !asked {
+            let error = Error::explain(ErrorType::InvalidHTTPHeader, "101 in answer to no upgrade");
+            return Err(error.into_up());
+        }
+        if !switched {
+            let mut ops = HeaderOps::new();
+            hop_by_hop::strip(&response.headers, &mut ops);
+            apply(response, ops)?;
         }
         context.exchange.status = Some(response.status);
         if let Some(since) = context.upstream_since {
@@ -429,6 +437,10 @@ impl ProxyHttp for Proxy {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
+        let malformed = context.scope.as_ref().is_some_and(|scope| scope.conn.bad_body.load(Ordering::Acquire));
+        if malformed && context.refusal.is_none() {
+            context.refusal = Some(Answer::new(Reason::BadBody, "a chunk of the body is malformed"));
+        }
         let refusal = context.refusal.take();
         let reason = refusal.as_ref().map_or_else(|| failure::reason(error), |answer| answer.reason);
         context.note_failure(reason);
@@ -463,6 +475,7 @@ impl ProxyHttp for Proxy {
         context.exchange.bytes_in = session.body_bytes_read() as u64;
         context.exchange.bytes_out = session.body_bytes_sent() as u64;
         if let Some(error) = error {
+            // `fail_to_proxy` has been here with better knowledge, unless it was never asked.
             context.note_failure(failure::reason(error));
         }
     }

@@ -5,6 +5,7 @@
 
 use http::Method;
 
+use crate::path::{PathError, is_path_byte};
 use crate::reason::Reason;
 use crate::table::normalize_host;
 
@@ -23,6 +24,8 @@ pub enum BodyLength {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Framing {
     pub body: BodyLength,
+    /// The target is a URL; the engine is to see its path, see [`origin_form`].
+    pub absolute: bool,
     /// A WebSocket handshake: what follows the head belongs to the new protocol, after its 101.
     pub websocket: bool,
 }
@@ -143,7 +146,7 @@ pub fn check(head: &[u8]) -> Result<Framing, Violation> {
         }
         read_field(line, &mut fields)?;
     }
-    check_target(method, target, fields.host, one_one)?;
+    let absolute = check_target(method, target, fields.host, one_one)?;
     if fields.chunked {
         if !one_one {
             return Err(bad("Transfer-Encoding has no meaning in HTTP/1.0"));
@@ -161,7 +164,7 @@ pub fn check(head: &[u8]) -> Result<Framing, Violation> {
     if websocket && body != BodyLength::None {
         return Err(bad("a WebSocket handshake has no body"));
     }
-    Ok(Framing { body, websocket })
+    Ok(Framing { body, absolute, websocket })
 }
 
 fn read_field<'a>(line: &'a [u8], fields: &mut Fields<'a>) -> Result<(), Violation> {
@@ -216,7 +219,8 @@ fn parse_length(value: &[u8]) -> Option<u64> {
     digits.then(|| value.iter().fold(0u64, |sum, digit| sum * 10 + u64::from(digit - b'0')))
 }
 
-fn check_target(method: &[u8], target: &[u8], host: Option<&[u8]>, one_one: bool) -> Result<(), Violation> {
+/// Checks the target against the host, and tells whether it is in absolute form.
+fn check_target(method: &[u8], target: &[u8], host: Option<&[u8]>, one_one: bool) -> Result<bool, Violation> {
     if host.is_none() && one_one {
         return Err(bad("there is no Host header"));
     }
@@ -236,30 +240,64 @@ fn check_target(method: &[u8], target: &[u8], host: Option<&[u8]>, one_one: bool
     if target.contains(&b'#') {
         return Err(bad_target("the target holds a fragment"));
     }
-    match target.first() {
-        Some(b'/') => return Ok(()),
-        Some(b'*') if target.len() == 1 => {
-            if method == b"OPTIONS" {
-                return Ok(());
-            }
-            return Err(bad_target("`*` is a target of OPTIONS alone"));
+    if target == b"*" {
+        if method == b"OPTIONS" {
+            return Ok(false);
         }
-        _ => {}
+        return Err(bad_target("`*` is a target of OPTIONS alone"));
     }
+    // The bytes are visible ASCII.
     let text = std::str::from_utf8(target).unwrap_or_default();
-    let Some((scheme, rest)) = text.split_once("://") else {
+    if text.starts_with('/') {
+        return check_path(text).map(|()| false);
+    }
+    let Some((authority, rest)) = split_absolute(text) else {
         return Err(bad_target("the target is neither a path nor an http URL"));
     };
-    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
-        return Err(bad_target("the target is a URL, but not of HTTP"));
-    }
-    let authority = rest.split(['/', '?']).next().unwrap_or_default();
     match (normalize_host(authority), host) {
-        (Ok(in_target), Some(in_header)) if in_target == in_header => Ok(()),
-        (Ok(_), None) => Ok(()),
-        (Ok(_), Some(_)) => Err(bad_target("the target names another host than the Host header")),
-        (Err(_), _) => Err(bad_target("the target names no valid host")),
+        (Ok(in_target), Some(in_header)) if in_target == in_header => {}
+        (Ok(_), None) => {}
+        (Ok(_), Some(_)) => return Err(bad_target("the target names another host than the Host header")),
+        (Err(_), _) => return Err(bad_target("the target names no valid host")),
     }
+    check_path(rest).map(|()| true)
+}
+
+/// The engine would percent-encode such bytes, or answer for itself.
+fn check_path(target: &str) -> Result<(), Violation> {
+    let path = target.split('?').next().unwrap_or_default();
+    match path.bytes().all(|byte| byte == b'%' || is_path_byte(byte)) {
+        true => Ok(()),
+        false => Err(Violation { reason: Reason::BadPath, detail: PathError::BadByte.explain() }),
+    }
+}
+
+/// Authority and the rest of an http URL.
+fn split_absolute(target: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = target.split_once("://")?;
+    let is_http = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    is_http.then(|| rest.split_at(end))
+}
+
+/// The head with its absolute target in origin form (RFC 9112 §3.2.2), so that one spelling is left
+/// to every reader behind this one. [`check`] has found the head valid, with the target absolute.
+pub fn origin_form(head: &[u8]) -> Option<Vec<u8>> {
+    let line_end = memchr::memchr(b'\r', head)?;
+    let line = std::str::from_utf8(&head[..line_end]).ok()?;
+    let mut words = line.split(' ');
+    let (method, target, version) = (words.next()?, words.next()?, words.next()?);
+    let (authority, rest) = split_absolute(target)?;
+    let slash = if rest.starts_with('/') { "" } else { "/" };
+    let mut out = format!("{method} {slash}{rest} {version}").into_bytes();
+    let has_host =
+        head.split(|byte| *byte == b'\n').any(|line| line.len() > 4 && line[..5].eq_ignore_ascii_case(b"host:"));
+    if !has_host {
+        out.extend_from_slice(b"\r\nHost: ");
+        out.extend_from_slice(authority.as_bytes());
+    }
+    out.extend_from_slice(&head[line_end..]);
+    Some(out)
 }
 
 #[cfg(test)]
@@ -351,9 +389,24 @@ mod tests {
         refused("GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", Reason::BadTarget);
         refused("GET a:80 HTTP/1.1\r\nHost: a\r\n\r\n", Reason::BadTarget);
         refused("GET * HTTP/1.1\r\nHost: a\r\n\r\n", Reason::BadTarget);
+        refused("GET /a<b HTTP/1.1\r\nHost: a\r\n\r\n", Reason::BadPath);
+        refused("GET http://a/a\\b HTTP/1.1\r\nHost: a\r\n\r\n", Reason::BadPath);
         refused("GET /#x HTTP/1.1\r\nHost: a\r\n\r\n", Reason::BadTarget);
         refused("GET /\u{fc} HTTP/1.1\r\nHost: a\r\n\r\n", Reason::BadTarget);
         refused("CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n", Reason::MethodNotAllowed);
+    }
+
+    #[test]
+    fn absolute_targets_are_brought_into_origin_form() {
+        for (head, want) in [
+            ("GET HTTP://A:80/x?y HTTP/1.1\r\nHost: a\r\n\r\n", "GET /x?y HTTP/1.1\r\nHost: a\r\n\r\n"),
+            ("GET http://a?y HTTP/1.1\r\nhost: a\r\n\r\n", "GET /?y HTTP/1.1\r\nhost: a\r\n\r\n"),
+            ("GET http://a HTTP/1.0\r\nX: y\r\n\r\n", "GET / HTTP/1.0\r\nHost: a\r\nX: y\r\n\r\n"),
+        ] {
+            assert!(run(head).is_ok_and(|framing| framing.absolute), "{head}");
+            assert_eq!(origin_form(head.as_bytes()).unwrap(), want.as_bytes());
+        }
+        assert!(run("GET /http://a/ HTTP/1.1\r\nHost: a\r\n\r\n").is_ok_and(|framing| !framing.absolute));
     }
 
     #[test]

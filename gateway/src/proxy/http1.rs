@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::Stream;
@@ -91,6 +92,7 @@ pub async fn serve(mut conn: Box<Conn>, server: &Server, ticket: &Ticket) -> Out
             }
         };
         first = false;
+        let length = if framing.absolute { to_origin_form(&mut conn, length) } else { length };
         conn.begin(length, framing.body);
         let scope = Scope::new(Arc::clone(&conn.info), Some(framing));
         let stream: Stream = conn;
@@ -196,6 +198,15 @@ fn scan(scanner: &mut HeadScanner, conn: &Conn, limits: &HeadLimits) -> Option<A
         })),
         Err(violation) => Some(Arrival::Refused(violation)),
     }
+}
+
+/// Rewrites the head at the front of the inbox, and returns its new length.
+fn to_origin_form(conn: &mut Conn, length: usize) -> usize {
+    let Some(head) = framing::origin_form(&conn.inbox[..length]) else { return length };
+    let rest = conn.inbox.split_off(length);
+    conn.inbox = BytesMut::from(&head[..]);
+    conn.inbox.unsplit(rest);
+    head.len()
 }
 
 /// Answers a head that no engine may see, accounts for it, and closes.

@@ -1,6 +1,7 @@
 //! How requests are served: the strict rules, the engine and the two wire protocols.
 
 pub mod answer;
+pub mod chunks;
 pub mod engine;
 mod failure;
 pub mod framing;

@@ -27,6 +27,8 @@ pub struct ConnInfo {
     pub tls: Option<TlsPeer>,
     /// An upgrade was answered with 101: bytes pass unframed from here on.
     pub upgraded: AtomicBool,
+    /// The request's body was malformed; the engine only sees that reading failed.
+    pub bad_body: AtomicBool,
     /// Ends every exchange of the connection at once.
     pub kill: CancellationToken,
 }
