@@ -14,6 +14,13 @@ const ALWAYS: [HeaderName; 5] = [
     header::CONNECTION,
 ];
 
+/// Whether the body of an upstream's answer is delimited in a way that every client reads alike:
+/// by `chunked` and nothing else, or not by a transfer coding at all.
+pub fn is_delimited(answer: &HeaderMap) -> bool {
+    let mut codings = answer.get_all(header::TRANSFER_ENCODING).iter();
+    codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked")) && codings.next().is_none()
+}
+
 /// Changes that leave the end-to-end headers of an upstream's answer.
 pub fn strip(answer: &HeaderMap, ops: &mut HeaderOps) {
     for value in answer.get_all(header::CONNECTION) {

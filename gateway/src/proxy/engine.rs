@@ -396,8 +396,8 @@ impl ProxyHttp for Proxy {
             return Ok(());
         }
         let asked = context.live().is_some_and(|forward| forward.shape == Shape::Upgrade);
-        if switched && !asked {
-            let error = Error::explain(ErrorType::InvalidHTTPHeader, "101 in answer to no upgrade");
+        if (switched && !asked) || !hop_by_hop::is_delimited(&response.headers) {
+            let error = Error::explain(ErrorType::InvalidHTTPHeader, "an unasked 101, or a strange transfer coding");
             return Err(error.into_up());
         }
         if !switched {
