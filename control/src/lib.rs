@@ -1,1 +1,3 @@
-
+//! The control services, auth, sfs and compute, over the event kernel.
+//!
+//! Imports `edd-proto` and `edd-events`, never `edd-gateway`.
