@@ -1,5 +1,7 @@
 //! Bodies: their limits, their pace, and what happens when one side leaves.
 
+use std::time::Duration;
+
 use crate::harness::{Broken, Edd, Progress, RawUpstream, Upstream};
 
 #[tokio::test]
@@ -197,6 +199,19 @@ async fn slow_upstreams_hold_their_client_back() {
     assert!(matches!(answer, Ok(504) | Err(Broken::Closed)), "{answer:?}");
     let grown = edd.resident_kib().saturating_sub(before);
     assert!(grown < 32 * 1024, "memory grew by {grown} KiB");
+}
+
+/// While the client owes the rest of its body, the upstream owes nothing (pingora's issue 255).
+#[tokio::test]
+async fn an_upload_may_pause_for_longer_than_its_answer_may_take() {
+    let upstream = Upstream::start().await;
+    let edd =
+        Edd::gateway(format!("routes: [{{target: '{}', timeouts: {{read: 300ms}}}}]", upstream.address)).start().await;
+    let mut client = edd.connect().await;
+    client.send("POST /x HTTP/1.1\r\nHost: a.test\r\nContent-Length: 6\r\n\r\nabc").await;
+    assert!(client.stays_quiet(Duration::from_millis(1200)).await, "the upload was given up");
+    client.send("def").await;
+    assert_eq!(client.response().await.json()["body"], "abcdef");
 }
 
 #[tokio::test]

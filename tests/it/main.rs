@@ -10,6 +10,7 @@ mod bodies;
 mod forwarding;
 mod h2_abuse;
 mod harness;
+mod head_limits;
 mod heads;
 mod paths;
 mod process;

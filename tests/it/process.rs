@@ -36,6 +36,7 @@ async fn routes_are_read_again_when_they_change() {
 async fn a_signal_does_not_hide_a_later_change() {
     let [old, new] = [Upstream::named("old").await, Upstream::named("new").await];
     let mut edd = Edd::gateway(old.routes()).start().await;
+    until_served_by(&edd, "old").await;
     edd.write_routes(&new.routes());
     edd.signal(Signal::HUP);
     until_served_by(&edd, "new").await;

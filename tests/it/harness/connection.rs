@@ -202,6 +202,11 @@ impl Connection {
         assert!(rest.is_empty(), "`{}` came in place of a close", rest[..rest.len().min(500)].escape_ascii());
     }
 
+    /// Whether nothing comes, not even a close, for this long.
+    pub async fn stays_quiet(&mut self, duration: Duration) -> bool {
+        tokio::time::timeout(duration, self.stream.read_buf(&mut self.unread)).await.is_err()
+    }
+
     /// Whether the peer has closed, without waiting and without reading.
     pub async fn is_closed(&mut self) -> bool {
         let mut read = std::pin::pin!(self.stream.read_buf(&mut self.unread));
