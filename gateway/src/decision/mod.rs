@@ -13,7 +13,7 @@ use crate::exchange::RequestId;
 use crate::live::{LiveRoute, Shape};
 use crate::metrics::Listener;
 use crate::path;
-use crate::policy::{client_auth, forwarding, header_edits, limits, redirect, upgrade};
+use crate::policy::{client_auth, cookies, forwarding, header_edits, limits, redirect, upgrade};
 use crate::proxy::framing::BodyLength;
 use crate::reason::Reason;
 use crate::route::Action;
@@ -167,6 +167,7 @@ fn try_forward(
     let mut headers = HeaderOps::with_capacity(8);
     upgrade::strip(shape, head, &mut headers);
     forwarding::apply(head, peer, identity, &mut headers);
+    cookies::join(head.headers, &mut headers);
     header_edits::apply(&route.request_headers, &mut headers);
     let stripped = upstream_path(route, &path);
     let target = match stripped {
