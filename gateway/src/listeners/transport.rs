@@ -85,7 +85,11 @@ impl AsyncRead for Transport {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &mut *self {
             Self::Plain(stream) => Pin::new(stream).poll_read(context, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_read(context, buf),
+            // Many clients close without TLS's own goodbye. HTTP's framing tells whether something is missing.
+            Self::Tls(stream) => match Pin::new(stream).poll_read(context, buf) {
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+                other => other,
+            },
         }
     }
 }
