@@ -118,6 +118,7 @@ fn decide(bencher: Bencher) {
             query: None,
             headers: &headers,
             body: BodyLength::None,
+            http1: true,
             websocket: false,
         };
         let peer =

@@ -53,7 +53,7 @@ pub async fn serve(
     let reloads = async move {
         while hangup.recv().await.is_some() {
             tracing::info!("SIGHUP: reading the routes again");
-            reloader.reload().await;
+            reloader.reload();
         }
     };
     let reloads = tokio::spawn(reloads);

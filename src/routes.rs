@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use edd_gateway::admin::split_url;
+use edd_gateway::publish;
 use edd_gateway::route::Route;
 use edd_gateway::sources::{self, Diagnostic, LoadError, Parsed};
 use edd_gateway::table::RouteTable;
@@ -58,15 +59,23 @@ fn render(diagnostics: &[Diagnostic]) -> String {
 }
 
 fn check(file: &Path, as_json: bool) -> Outcome {
-    let (errors, warnings, count) = match sources::load(file) {
-        Ok(parsed) => (Vec::new(), parsed.warnings, parsed.routes.len()),
-        Err(LoadError::Invalid(errors)) => (errors, Vec::new(), 0),
+    let (errors, warnings, routes) = match sources::load(file) {
+        Ok(parsed) => (Vec::new(), parsed.warnings, parsed.routes),
+        Err(LoadError::Invalid(errors)) => (errors, Vec::new(), Vec::new()),
         Err(error @ LoadError::Io { .. }) => return Err(Failure::config(error)),
     };
-    let valid = errors.is_empty();
+    // What the text alone cannot tell: the files that it names.
+    let unusable: Vec<String> = match publish::rehearse(&routes) {
+        Ok(()) => Vec::new(),
+        Err(errors) => errors.iter().map(ToString::to_string).collect(),
+    };
+    let (valid, count) = (errors.is_empty() && unusable.is_empty(), routes.len());
     if as_json {
-        println!("{}", json!({ "valid": valid, "routes": count, "errors": errors, "warnings": warnings }));
+        let report =
+            json!({ "valid": valid, "routes": count, "errors": errors, "unusable": unusable, "warnings": warnings });
+        println!("{report}");
     } else {
+        unusable.iter().for_each(|error| eprintln!("error: {error}"));
         if !errors.is_empty() || !warnings.is_empty() {
             eprintln!("{}", render(&errors));
             eprintln!("{}", render(&warnings));

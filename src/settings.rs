@@ -45,8 +45,8 @@ pub struct GatewayArgs {
     #[arg(long, value_name = "BOOL", env = "EDD_LOCAL_CA", default_value_t = true, action = clap::ArgAction::Set)]
     local_ca: bool,
     /// Networks whose forwarding headers and PROXY protocol count, separated by commas.
-    #[arg(long, value_name = "NETS", env = "EDD_TRUSTED_PROXIES", value_delimiter = ',', value_parser = parse_network)]
-    trusted_proxies: Vec<ipnet::IpNet>,
+    #[arg(long, value_name = "NETS", env = "EDD_TRUSTED_PROXIES", default_value = "", hide_default_value = true, value_parser = parse_networks)]
+    trusted_proxies: Networks,
     /// Longest drain after SIGTERM, a takeover or the removal of a route, in seconds.
     #[arg(long, value_name = "SECONDS", env = "EDD_DRAIN_SECONDS", default_value = "10", value_parser = parse_seconds)]
     drain_seconds: Duration,
@@ -105,7 +105,7 @@ impl GatewayArgs {
             routes_file: self.routes_file,
             certs: certs_config(&self.certs, self.local_ca.then_some(self.base_domain)),
             data_dir: self.certs.data_dir,
-            trusted_proxies: self.trusted_proxies,
+            trusted_proxies: self.trusted_proxies.0,
             limits: HeadLimits {
                 max_head_bytes: usize::try_from(self.max_header_bytes).unwrap_or(usize::MAX),
                 header_timeout: self.header_timeout,
@@ -144,11 +144,17 @@ fn parse_seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn parse_network(text: &str) -> Result<ipnet::IpNet, String> {
-    let text = text.trim();
-    text.parse::<ipnet::IpNet>()
-        .or_else(|_| text.parse::<IpAddr>().map(ipnet::IpNet::from))
-        .map_err(|_| "a network such as 10.0.0.0/8, or an address, is expected".to_owned())
+/// A list of networks; empty is none, as compose files and manifests write it.
+#[derive(Clone, Debug)]
+struct Networks(Vec<ipnet::IpNet>);
+
+fn parse_networks(text: &str) -> Result<Networks, String> {
+    let networks = text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(|item| {
+        item.parse::<ipnet::IpNet>()
+            .or_else(|_| item.parse::<IpAddr>().map(ipnet::IpNet::from))
+            .map_err(|_| format!("`{item}` is no network such as 10.0.0.0/8, nor an address"))
+    });
+    networks.collect::<Result<_, _>>().map(Networks)
 }
 
 #[cfg(test)]
@@ -161,7 +167,8 @@ mod tests {
         for bad in ["-1", "NaN", "inf", "1h", "99999"] {
             assert!(parse_seconds(bad).is_err(), "{bad}");
         }
-        assert_eq!(parse_network("127.0.0.1").unwrap().to_string(), "127.0.0.1/32");
-        assert!(parse_network("10.0.0.0/33").is_err());
+        let networks = |text: &str| parse_networks(text).map(|networks| networks.0.len());
+        assert_eq!((networks(""), networks("127.0.0.1, 10.0.0.0/8,")), (Ok(0), Ok(2)));
+        assert!(networks("10.0.0.0/33").is_err());
     }
 }

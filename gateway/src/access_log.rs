@@ -88,6 +88,7 @@ impl AccessLog {
     }
 }
 
+#[allow(clippy::disallowed_methods, reason = "a thread of its own, which no task waits for")]
 fn write(entries: &Receiver<Entry>, mut out: Box<dyn Write + Send>) {
     let mut batch = Vec::with_capacity(BATCH_BYTES);
     while let Ok(first) = entries.recv() {

@@ -13,7 +13,7 @@ use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::http_proxy;
 use serde::Serialize;
 use tokio::net::TcpListener;
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::AccessLog;
@@ -149,7 +149,7 @@ impl Gateway {
             publisher,
             health: health.clone(),
             metrics: Arc::clone(&metrics),
-            turn: Mutex::default(),
+            asked: Notify::new(),
         });
         let text = reloader.first_load().await?;
 
@@ -340,8 +340,7 @@ pub struct Reloader {
     publisher: Publisher,
     health: Health,
     metrics: Arc<Metrics>,
-    /// One load at a time, in the order in which they were asked for.
-    turn: Mutex<()>,
+    asked: Notify,
 }
 
 impl Reloader {
@@ -355,32 +354,48 @@ impl Reloader {
         Ok(text)
     }
 
-    /// Reads the file and publishes its routes; on any error the table stays as it is.
-    pub async fn reload(&self) {
-        match file::read(&self.path) {
-            Ok(text) => self.take(&text).await,
-            Err(error) => self.reject(error.to_string()),
-        }
+    /// Asks for the file to be read again, changed or not.
+    pub fn reload(&self) {
+        self.asked.notify_one();
     }
 
-    async fn watch(self: Arc<Self>, served: String) {
-        let mut watcher = match RoutesWatcher::new(&self.path, &served, POLL_INTERVAL) {
-            Ok(watcher) => watcher,
-            Err(error) => {
-                tracing::error!(%error, "the routes file is not watched; send SIGHUP after a change");
-                return;
-            }
-        };
+    /// Follows the file. What it says is taken by this task alone, so the last state wins.
+    async fn watch(self: Arc<Self>, mut served: String) {
         loop {
-            match watcher.changed().await {
-                Ok(text) => self.take(&text).await,
+            let mut watcher = match RoutesWatcher::new(&self.path, &served, POLL_INTERVAL) {
+                Ok(watcher) => Some(watcher),
+                Err(error) => {
+                    tracing::error!(%error, "the routes file is not watched; send SIGHUP after a change");
+                    None
+                }
+            };
+            loop {
+                let changed = async {
+                    match &mut watcher {
+                        Some(watcher) => watcher.changed().await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    () = self.asked.notified() => break,
+                    text = changed => match text {
+                        Ok(text) => self.take(&text).await,
+                        Err(error) => self.reject(error.to_string()),
+                    },
+                }
+            }
+            match file::read(&self.path) {
+                Ok(text) => {
+                    self.take(&text).await;
+                    served = text;
+                }
                 Err(error) => self.reject(error.to_string()),
             }
         }
     }
 
     async fn take(&self, text: &str) {
-        let _turn = self.turn.lock().await;
         match file::parse(text, &self.origin()) {
             Err(diagnostics) => {
                 let all: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();

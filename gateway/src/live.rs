@@ -3,6 +3,7 @@
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use pingora_core::protocols::ALPN;
 use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy, PeerOptions};
@@ -17,6 +18,9 @@ use crate::upstream::{Rotation, Upstreams};
 
 /// Streams to one HTTP/2 upstream connection.
 const MAX_UPSTREAM_H2_STREAMS: usize = 100;
+
+/// Longest pause of a client that is sending a body.
+pub const CLIENT_PAUSE: Duration = Duration::from_secs(60);
 
 /// A route in the published table.
 #[derive(Debug)]
@@ -118,6 +122,10 @@ impl Forwarding {
                 peer.options.read_timeout = None;
                 peer.options.alpn = ALPN::H1;
             }
+            // Until the body is complete the target owes nothing; from then on a timer of ours runs.
+            Shape::Upload => {
+                peer.options.read_timeout = Some(route.timeouts.read.max(CLIENT_PAUSE));
+            }
             Shape::Stream => peer.options.read_timeout = Some(route.timeouts.stream_idle),
         }
         peer
@@ -128,6 +136,8 @@ impl Forwarding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     Plain,
+    /// A body over HTTP/1, which the client may be slow to send.
+    Upload,
     /// A protocol switch, such as a WebSocket.
     Upgrade,
     /// Server-sent events or gRPC: long silences are normal.
@@ -141,7 +151,7 @@ fn peer_options(route: &Route, protocol: &Protocol) -> Result<PeerOptions, LiveE
     options.total_connection_timeout = Some(timeouts.connect);
     options.read_timeout = Some(timeouts.read);
     options.write_timeout = Some(timeouts.write);
-    options.idle_timeout = Some(std::time::Duration::from_secs(60));
+    options.idle_timeout = Some(Duration::from_secs(60));
     options.max_h2_streams = MAX_UPSTREAM_H2_STREAMS;
     if !route.websocket {
         options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();

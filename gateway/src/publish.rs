@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::certs::{CertStore, CertsError};
+use crate::certs::{CertStore, CertsConfig, CertsError};
 use crate::live::{LiveError, LiveRoute};
 use crate::metrics::Metrics;
 use crate::route::{ClientAuth, HostPattern, Route, RouteId, Source};
@@ -18,6 +18,25 @@ pub enum PublishError {
     Route(#[from] LiveError),
     #[error(transparent)]
     ClientAuth(#[from] CertsError),
+    #[error("metrics: {0}")]
+    Metrics(prometheus::Error),
+}
+
+/// Whether `routes` could go live: reads the files that they name, and changes nothing.
+pub fn rehearse(routes: &[Route]) -> Result<(), Vec<PublishError>> {
+    let metrics = Arc::new(Metrics::new().map_err(|error| vec![PublishError::Metrics(error)])?);
+    let upstreams = Upstreams::new(HashMap::new(), Arc::clone(&metrics));
+    let live = |route: &Route| LiveRoute::new(route.clone(), None, &upstreams, &metrics);
+    let mut errors: Vec<PublishError> =
+        routes.iter().filter_map(|route| live(route).err()).map(PublishError::Route).collect();
+    let certs = CertStore::open(CertsConfig::default()).map_err(|error| vec![PublishError::ClientAuth(error)])?;
+    errors.extend(certs.set_client_auth(client_auth(routes).into_iter().collect()).err().map(PublishError::ClientAuth));
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+/// The handshake knows the host alone, so what one route of a host asks for holds for all.
+fn client_auth(routes: &[Route]) -> HashMap<HostPattern, ClientAuth> {
+    routes.iter().filter_map(|route| Some((route.host.clone(), route.client_auth.clone()?))).collect()
 }
 
 /// Puts tables together and publishes them.
@@ -37,9 +56,7 @@ impl Publisher {
     pub async fn publish(&self, routes: Vec<Route>) -> Result<u64, PublishError> {
         let before: HashMap<RouteId, Arc<LiveRoute>> =
             self.router.snapshot().table.iter().map(|live| (live.route.id.clone(), Arc::clone(live))).collect();
-        // The handshake knows the host alone, so what one route of a host asks for holds for all.
-        let client_auth: HashMap<HostPattern, ClientAuth> =
-            routes.iter().filter_map(|route| Some((route.host.clone(), route.client_auth.clone()?))).collect();
+        let client_auth = client_auth(&routes);
         let mut live = Vec::with_capacity(routes.len());
         for mut route in routes {
             route.client_auth = client_auth.get(&route.host).cloned();

@@ -31,6 +31,8 @@ pub struct RequestHead<'a> {
     pub query: Option<&'a str>,
     pub headers: &'a HeaderMap,
     pub body: BodyLength,
+    /// It came over HTTP/1.
+    pub http1: bool,
     /// A well-formed WebSocket handshake over HTTP/1.1.
     pub websocket: bool,
 }

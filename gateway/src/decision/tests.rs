@@ -100,6 +100,7 @@ fn run(request: &Request<'_>, snapshot: &Snapshot) -> Outcome {
         query,
         headers: &headers,
         body: request.body,
+        http1: true,
         websocket: request.websocket,
     };
     let peer = Peer {

@@ -198,6 +198,9 @@ impl Conn {
 
 impl AsyncRead for Conn {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.info.give_up.load(Ordering::Acquire) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         let most = buf.remaining().min(self.allowance());
         if most == 0 {
             return self.poll_beyond(context);
@@ -217,7 +220,9 @@ impl AsyncRead for Conn {
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
-        let count = ready!(self.poll_straight(context, buf, most))?;
+        let polled = self.poll_straight(context, buf, most);
+        self.info.awaits_client.store(polled.is_pending(), Ordering::Release);
+        let count = ready!(polled)?;
         if count == 0 {
             self.ended = true;
         }

@@ -143,6 +143,8 @@ async fn open(stream: TcpStream, remote: SocketAddr, kind: Listener, shared: &Sh
             tls,
             upgraded: AtomicBool::new(false),
             bad_body: AtomicBool::new(false),
+            awaits_client: AtomicBool::new(false),
+            give_up: AtomicBool::new(false),
             kill: CancellationToken::new(),
         })
     };

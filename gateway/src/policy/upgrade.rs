@@ -4,6 +4,7 @@ use http::header;
 
 use crate::decision::{HeaderOp, HeaderOps, RequestHead};
 use crate::live::Shape;
+use crate::proxy::framing::BodyLength;
 use crate::route::Route;
 
 /// The kind of exchange that a request begins.
@@ -18,6 +19,9 @@ pub fn shape(route: &Route, head: &RequestHead<'_>) -> Shape {
     };
     if starts_with(header::ACCEPT, "text/event-stream") || starts_with(header::CONTENT_TYPE, "application/grpc") {
         return Shape::Stream;
+    }
+    if head.http1 && head.body != BodyLength::None {
+        return Shape::Upload;
     }
     Shape::Plain
 }

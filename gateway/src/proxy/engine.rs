@@ -16,7 +16,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use crate::access_log::AccessLog;
 use crate::decision::{self, Answer, Decision, Forward, HeaderOp, HeaderOps, Peer, RequestHead};
 use crate::exchange::Exchange;
-use crate::live::Shape;
+use crate::live::{CLIENT_PAUSE, Shape};
 use crate::metrics::{Listener, Metrics, RouteMetrics};
 use crate::policy::forwarding::X_REQUEST_ID;
 use crate::policy::{header_edits, hop_by_hop, limits};
@@ -33,8 +33,6 @@ use crate::upstream::{Upstream, Upstreams};
 const MAX_CONNECT_ATTEMPTS: u32 = 3;
 /// Longest wait for a client to take a piece of its answer.
 const CLIENT_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Longest silence of a client that owes the rest of a body.
-const CLIENT_READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What every request needs.
 #[derive(Debug)]
@@ -115,6 +113,7 @@ fn request_head<'a>(request: &'a RequestHeader, body: BodyLength, websocket: boo
         query: request.uri.query(),
         headers: &request.headers,
         body,
+        http1: request.version != http::Version::HTTP_2,
         websocket,
     }
 }
@@ -209,7 +208,7 @@ impl ProxyHttp for Proxy {
             return Err(Error::explain(ErrorType::InternalError, "a request outside of its scope"));
         };
         session.set_write_timeout(Some(CLIENT_WRITE_TIMEOUT));
-        session.set_read_timeout(Some(CLIENT_READ_TIMEOUT));
+        session.set_read_timeout(Some(CLIENT_PAUSE));
         let body = match scope.framing {
             Some(framing) => framing.body,
             None => h2_body(session),
@@ -247,6 +246,9 @@ impl ProxyHttp for Proxy {
         match decision {
             Decision::Forward(forward) => {
                 context.exchange.route = Some(Arc::clone(&forward.route));
+                if forward.shape == Shape::Upload {
+                    scope.upload_began(forward.route.route.timeouts.read);
+                }
                 if forward.shape != Shape::Upgrade {
                     // Otherwise pingora would take a 101 for this request.
                     session.req_header_mut().remove_header(&header::UPGRADE);
@@ -265,9 +267,12 @@ impl ProxyHttp for Proxy {
         &self,
         _session: &mut Session,
         body: &mut Option<Bytes>,
-        _end_of_stream: bool,
+        end_of_stream: bool,
         context: &mut Context,
     ) -> pingora_error::Result<()> {
+        if end_of_stream && let Some(scope) = &context.scope {
+            scope.upload_ended();
+        }
         let Some(bytes) = body.as_ref().map(Bytes::len).filter(|length| *length > 0) else { return Ok(()) };
         context.body_bytes += bytes as u64;
         if let Some(scope) = &context.scope {
@@ -437,6 +442,9 @@ impl ProxyHttp for Proxy {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
+        if context.scope.as_ref().is_some_and(|scope| scope.gave_up()) && context.refusal.is_none() {
+            context.refusal = Some(Answer::new(Reason::UpstreamTimeout, "the target had the whole request"));
+        }
         let malformed = context.scope.as_ref().is_some_and(|scope| scope.conn.bad_body.load(Ordering::Acquire));
         if malformed && context.refusal.is_none() {
             context.refusal = Some(Answer::new(Reason::BadBody, "a chunk of the body is malformed"));

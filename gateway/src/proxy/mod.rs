@@ -7,4 +7,5 @@ mod failure;
 pub mod framing;
 pub mod http1;
 pub mod http2;
+mod patience;
 pub mod scope;

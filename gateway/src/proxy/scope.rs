@@ -14,6 +14,7 @@ use crate::decision::TlsPeer;
 use crate::live::LiveRoute;
 use crate::metrics::Listener;
 use crate::proxy::framing::Framing;
+use crate::proxy::patience::{Patience, Upload};
 use crate::reason::Reason;
 
 /// A client's connection, as every request on it sees it.
@@ -29,6 +30,11 @@ pub struct ConnInfo {
     pub upgraded: AtomicBool,
     /// The request's body was malformed; the engine only sees that reading failed.
     pub bad_body: AtomicBool,
+    /// The engine wants more of the request than has come.
+    pub awaits_client: AtomicBool,
+    /// The upstream has had its time to answer: the next read of the connection fails, which is how
+    /// the engine comes to give up.
+    pub give_up: AtomicBool,
     /// Ends every exchange of the connection at once.
     pub kill: CancellationToken,
 }
@@ -40,6 +46,7 @@ pub struct Scope {
     /// The framing of an HTTP/1 head; none over HTTP/2.
     pub framing: Option<Framing>,
     stream: OnceLock<Stream>,
+    upload: OnceLock<Upload>,
     moved: AtomicU64,
     ended: OnceLock<Reason>,
 }
@@ -57,8 +64,8 @@ tokio::task_local! {
 
 impl Scope {
     pub fn new(conn: Arc<ConnInfo>, framing: Option<Framing>) -> Arc<Self> {
-        let (stream, ended) = (OnceLock::new(), OnceLock::new());
-        Arc::new(Self { conn, framing, stream, moved: AtomicU64::new(0), ended })
+        let (stream, upload, ended) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Arc::new(Self { conn, framing, stream, upload, moved: AtomicU64::new(0), ended })
     }
 
     /// The scope of the request that the current task serves; none outside [`Scope::run`].
@@ -71,6 +78,23 @@ impl Scope {
         let stream = Stream { retired: live.retired.clone(), idle_timeout: live.route.timeouts.stream_idle };
         // A second final head cannot come; if it did, the first one's watch is as good.
         let _ = self.stream.set(stream);
+    }
+
+    /// A body begins to go upstream over HTTP/1; an answer is due `timeout` after its end.
+    pub fn upload_began(&self, timeout: Duration) {
+        let _ = self.upload.set(Upload::new(timeout));
+    }
+
+    /// The body is complete.
+    pub fn upload_ended(&self) {
+        if let Some(upload) = self.upload.get() {
+            upload.complete();
+        }
+    }
+
+    /// Whether the upstream was given up for not answering.
+    pub fn gave_up(&self) -> bool {
+        self.conn.give_up.load(Ordering::Acquire)
     }
 
     /// Bytes passed, in either direction.
@@ -89,9 +113,20 @@ impl Scope {
         let mut serve = pin!(CURRENT.scope(Arc::clone(&self), serve));
         // Most answers are complete in the poll that sees their head, and need no watch.
         let mut watch: Option<Pin<Box<dyn Future<Output = Reason> + Send>>> = None;
+        let mut patience: Option<Patience> = None;
         poll_fn(|context| {
             if let Poll::Ready(output) = serve.as_mut().poll(context) {
                 return Poll::Ready(Some(output));
+            }
+            if let Some(upload) = self.upload.get()
+                && self.stream.get().is_none()
+            {
+                let patience = patience.get_or_insert_with(|| Patience::new(upload));
+                let moved = self.moved.load(Ordering::Relaxed);
+                if patience.poll_exhausted(upload, &self.conn, moved, context) {
+                    let _ = self.ended.set(Reason::UpstreamTimeout);
+                    return Poll::Ready(None);
+                }
             }
             if watch.is_none() && self.stream.get().is_some() {
                 watch = Some(Box::pin(Arc::clone(&self).watch()));
