@@ -188,7 +188,8 @@ async fn claims_in_http2_trailers_are_dropped() {
     }
     for seen in h1.take().into_iter().chain(h2.take()) {
         let fields = format!("{:?} {:?}", seen.headers, seen.trailers).to_lowercase();
-        assert!(!fields.contains("evil") && !fields.contains("6.6.6.6") && !fields.contains("66"), "{fields}");
+        assert!(!fields.contains("evil") && !fields.contains("6.6.6.6"), "{fields}");
+        assert!(!fields.contains(r#""content-length": "66""#), "{fields}");
     }
 }
 

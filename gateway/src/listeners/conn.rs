@@ -148,6 +148,12 @@ impl Conn {
         Poll::Ready(Ok(count))
     }
 
+    /// From here on nothing is held back.
+    fn let_go(&mut self) {
+        self.hold = false;
+        self.info.holding.store(false, Ordering::Release);
+    }
+
     fn poll_held(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut sent = 0;
         while sent < self.held.len() {
@@ -201,6 +207,13 @@ impl AsyncRead for Conn {
         if self.info.give_up.load(Ordering::Acquire) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
+        if self.info.release.swap(false, Ordering::AcqRel) {
+            self.let_go();
+            // If the socket is full the bytes wait, and are sent before any that follow.
+            if let Poll::Ready(Err(error)) = self.poll_held(context) {
+                return Poll::Ready(Err(error));
+            }
+        }
         let most = buf.remaining().min(self.allowance());
         if most == 0 {
             return self.poll_beyond(context);
@@ -242,8 +255,10 @@ impl AsyncWrite for Conn {
         if self.hold && fits {
             let first = self.held.is_empty();
             self.held.extend_from_slice(buf);
-            if !first {
-                self.hold = false;
+            if first {
+                self.info.holding.store(true, Ordering::Release);
+            } else {
+                self.let_go();
                 // If the socket is full the bytes wait, and are sent before any that follow.
                 if let Poll::Ready(Err(error)) = self.poll_held(context) {
                     return Poll::Ready(Err(error));
@@ -251,13 +266,13 @@ impl AsyncWrite for Conn {
             }
             return Poll::Ready(Ok(buf.len()));
         }
-        self.hold = false;
+        self.let_go();
         ready!(self.poll_held(context))?;
         Pin::new(&mut self.transport).poll_write(context, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.hold = false;
+        self.let_go();
         ready!(self.poll_held(context))?;
         Pin::new(&mut self.transport).poll_flush(context)
     }
@@ -272,7 +287,7 @@ impl AsyncWrite for Conn {
         context: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.hold = false;
+        self.let_go();
         ready!(self.poll_held(context))?;
         Pin::new(&mut self.transport).poll_write_vectored(context, bufs)
     }

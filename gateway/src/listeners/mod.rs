@@ -145,6 +145,8 @@ async fn open(stream: TcpStream, remote: SocketAddr, kind: Listener, shared: &Sh
             bad_body: AtomicBool::new(false),
             awaits_client: AtomicBool::new(false),
             give_up: AtomicBool::new(false),
+            holding: AtomicBool::new(false),
+            release: AtomicBool::new(false),
             kill: CancellationToken::new(),
         })
     };

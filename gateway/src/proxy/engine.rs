@@ -151,6 +151,9 @@ async fn respond(session: &mut Session, context: &mut Context, answer: Answer) -
     session.write_response_header(Box::new(head), no_body).await?;
     if !no_body {
         session.write_response_body(Some(rendered.body), true).await?;
+    } else if session.req_header().version == http::Version::HTTP_2 {
+        // A stream that is let go of before its end is reset, and the client discards the answer.
+        session.downstream_session.finish_body().await?;
     }
     Ok(())
 }
@@ -451,10 +454,14 @@ impl ProxyHttp for Proxy {
         }
         let refusal = context.refusal.take();
         let reason = refusal.as_ref().map_or_else(|| failure::reason(error), |answer| answer.reason);
-        context.note_failure(reason);
         let begun = session
             .response_written()
             .is_some_and(|head| !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS);
+        let streams = context.live().is_some_and(|forward| forward.shape == Shape::Stream);
+        // The engine's own timer on a stream, which may fire before that of the scope.
+        let idle = begun && streams && reason == Reason::UpstreamTimeout;
+        let reason = if idle { Reason::StreamIdle } else { reason };
+        context.note_failure(reason);
         let gone = FailToProxy { error_code: 0, can_reuse_downstream: false };
         if begun || reason == Reason::ClientClosed {
             if !begun {

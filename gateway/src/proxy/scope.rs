@@ -35,6 +35,10 @@ pub struct ConnInfo {
     /// The upstream has had its time to answer: the next read of the connection fails, which is how
     /// the engine comes to give up.
     pub give_up: AtomicBool,
+    /// The head of an answer is held back to leave with what follows it.
+    pub holding: AtomicBool,
+    /// Nothing followed: what is held has to leave now.
+    pub release: AtomicBool,
     /// Ends every exchange of the connection at once.
     pub kill: CancellationToken,
 }
@@ -127,6 +131,11 @@ impl Scope {
                     let _ = self.ended.set(Reason::UpstreamTimeout);
                     return Poll::Ready(None);
                 }
+            }
+            if self.conn.holding.swap(false, Ordering::AcqRel) {
+                // The engine reads from its client while it waits for more, and so sends it.
+                self.conn.release.store(true, Ordering::Release);
+                context.waker().wake_by_ref();
             }
             if watch.is_none() && self.stream.get().is_some() {
                 watch = Some(Box::pin(Arc::clone(&self).watch()));

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use http::HeaderMap;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -151,6 +151,20 @@ impl Connection {
             }
         }
         Ok(self.unread.split_to(length).to_vec())
+    }
+
+    /// Reads and forgets as many bytes; returns how many came before the end.
+    pub async fn discard(&mut self, length: u64) -> u64 {
+        let mut left = length;
+        loop {
+            let held = (self.unread.len() as u64).min(left);
+            self.unread.advance(held as usize);
+            left -= held;
+            self.unread.reserve(256 * 1024);
+            if left == 0 || !self.fill().await {
+                return length - left;
+            }
+        }
     }
 
     /// Everything until the peer closes.

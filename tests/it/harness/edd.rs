@@ -1,8 +1,11 @@
 //! The process under test.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::Arc;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -10,6 +13,7 @@ use tokio::sync::oneshot;
 
 use super::connection::Connection;
 use super::log::{LogLine, follow};
+use super::program::{Output, Program};
 use super::record::{Record, within};
 use super::response::Response;
 use super::workdir::Workdir;
@@ -22,15 +26,17 @@ pub struct Edd {
     child: Child,
     log: Record<LogLine>,
     stdout_ended: oneshot::Receiver<()>,
-    workdir: Workdir,
+    builder: Builder,
     /// It was asked to end, so that it may be gone when the test is over.
     may_end: bool,
 }
 
 /// How to start one. Nothing of the tester's own environment reaches it but PATH.
+#[derive(Clone)]
 pub struct Builder {
-    command: Command,
-    workdir: Workdir,
+    arguments: Vec<String>,
+    environment: BTreeMap<String, String>,
+    workdir: Arc<Workdir>,
 }
 
 impl Edd {
@@ -61,7 +67,47 @@ impl Edd {
 
     /// Replaces routes.yaml, as an editor does.
     pub fn write_routes(&self, routes: &str) {
-        self.workdir.write("routes.yaml", routes);
+        self.builder.workdir.write("routes.yaml", routes);
+    }
+
+    /// Where `name` is, or would be, in its directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.builder.workdir.path().join(name)
+    }
+
+    /// Replaces a file in its directory, as an editor does.
+    pub fn write(&self, name: &str, text: &str) {
+        self.builder.workdir.write(name, text);
+    }
+
+    /// How to start another process with the same settings, routes and data.
+    pub fn again(&self) -> Builder {
+        self.builder.clone()
+    }
+
+    /// Another verb of edd, in the same directory, that asks this process.
+    pub fn verb(&self, arguments: &[&str]) -> Program {
+        let program = Program::edd(arguments).dir(self.builder.workdir.path());
+        program.env("EDD_ADMIN_LISTEN", &self.admin.to_string())
+    }
+
+    /// `curl`, for which every host name is this process.
+    pub fn curl(&self, arguments: &[&str]) -> Program {
+        let mut program = Program::new("curl").args(&["--silent", "--show-error", "--max-time", "15"]);
+        for address in [self.http, self.https] {
+            program = program.args(&["--resolve", &format!("*:{}:{}", address.port(), address.ip())]);
+        }
+        program.args(arguments)
+    }
+
+    /// The authority that signs for `localhost` and the base domain, PEM.
+    pub fn local_authority(&self) -> String {
+        let path = self.local_authority_file();
+        std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()))
+    }
+
+    pub fn local_authority_file(&self) -> PathBuf {
+        self.path("data/ca/root.pem")
     }
 
     /// Every line of its log so far.
@@ -119,20 +165,47 @@ impl Builder {
     fn new(verb: &str, routes: &str) -> Self {
         let workdir = Workdir::new();
         let routes = workdir.write("routes.yaml", routes);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_edd"));
-        command.arg(verb).arg("--routes").arg(routes).arg("--json");
-        command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
-        for listener in ["EDD_HTTP_LISTEN", "EDD_HTTPS_LISTEN", "EDD_SSH_LISTEN", "EDD_ADMIN_LISTEN"] {
-            command.env(listener, "127.0.0.1:0");
-        }
-        command.env("EDD_DATA_DIR", workdir.dir("data")).env("EDD_CERTS_DIR", workdir.dir("certs"));
-        command.env("RUST_BACKTRACE", "1").current_dir(workdir.path());
-        Self { command, workdir }
+        let data = workdir.dir("data");
+        let certs = workdir.dir("certs");
+        let builder = Self { arguments: Vec::new(), environment: BTreeMap::new(), workdir: Arc::new(workdir) };
+        ["EDD_HTTP_LISTEN", "EDD_HTTPS_LISTEN", "EDD_SSH_LISTEN", "EDD_ADMIN_LISTEN"]
+            .into_iter()
+            .fold(builder, |builder, listener| builder.env(listener, "127.0.0.1:0"))
+            .env("EDD_DATA_DIR", text(&data))
+            .env("EDD_CERTS_DIR", text(&certs))
+            .env("RUST_BACKTRACE", "1")
+            .args(&[verb, "--routes", text(&routes), "--json"])
     }
 
     pub fn env(mut self, name: &str, value: &str) -> Self {
-        self.command.env(name, value);
+        self.environment.insert(name.to_owned(), value.to_owned());
         self
+    }
+
+    pub fn without_env(mut self, name: &str) -> Self {
+        self.environment.remove(name);
+        self
+    }
+
+    pub fn args(mut self, arguments: &[&str]) -> Self {
+        self.arguments.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        self
+    }
+
+    /// Where `name` is, or would be, in its directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.workdir.path().join(name)
+    }
+
+    fn program(&self) -> Program {
+        let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
+        let program = Program::edd(&arguments).dir(self.workdir.path());
+        self.environment.iter().fold(program, |program, (name, value)| program.env(name, value))
+    }
+
+    /// Runs one that ends by itself, such as for a mistake in its settings.
+    pub async fn run(&self) -> Output {
+        self.program().run().await
     }
 
     /// Puts a file into its directory before it starts: `certs/a.test.crt`.
@@ -144,15 +217,14 @@ impl Builder {
     }
 
     /// Starts it and waits until it says what it listens on.
-    pub async fn start(mut self) -> Edd {
-        let child = self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        let mut child = child.expect("the edd binary runs");
+    pub async fn start(self) -> Edd {
+        let mut child = self.program().spawn(Stdio::null());
         let log = follow(child.stderr.take().expect("stderr is a pipe"));
         let (ready, stdout_ended) = first_line(child.stdout.take().expect("stdout is a pipe"));
         let unset = SocketAddr::from(([127, 0, 0, 1], 0));
-        let workdir = self.workdir;
+        let builder = self;
         let mut edd =
-            Edd { http: unset, https: unset, admin: unset, child, log, stdout_ended, workdir, may_end: false };
+            Edd { http: unset, https: unset, admin: unset, child, log, stdout_ended, builder, may_end: false };
         let line = within("edd to say what it listens on", ready).await;
         let line = line.expect("edd says what it listens on before its stdout ends");
         let listeners: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e} in `{line}`"));
@@ -163,6 +235,10 @@ impl Builder {
         (edd.http, edd.https, edd.admin) = (address("http"), address("https"), address("admin"));
         edd
     }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("temporary directories have plain names")
 }
 
 /// The first line of `stream`, and its end. All of it is read, so that the process never blocks on it.

@@ -8,8 +8,10 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request, Response};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
+use super::connection::Stream;
 use super::record::Record;
 use super::seen::{Progress, Seen};
 
@@ -22,6 +24,15 @@ pub struct H2Upstream {
 
 impl H2Upstream {
     pub async fn start() -> Self {
+        Self::bind(None).await
+    }
+
+    /// Over TLS.
+    pub async fn over_tls(acceptor: TlsAcceptor) -> Self {
+        Self::bind(Some(acceptor)).await
+    }
+
+    async fn bind(tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port on loopback");
         let address = listener.local_addr().expect("a bound socket has an address");
         let seen = Record::default();
@@ -30,7 +41,16 @@ impl H2Upstream {
         tokio::spawn(async move {
             for connection in 0.. {
                 let Ok((stream, _)) = listener.accept().await else { return };
-                tokio::spawn(serve(stream, connection, requests.clone(), record.clone()));
+                let (tls, requests, record) = (tls.clone(), requests.clone(), record.clone());
+                tokio::spawn(async move {
+                    match tls {
+                        None => serve(stream, connection, requests, record).await,
+                        Some(tls) => match tls.accept(stream).await {
+                            Ok(stream) => serve(stream, connection, requests, record).await,
+                            Err(_) => {}
+                        },
+                    }
+                });
             }
         });
         Self { address, seen }
@@ -58,7 +78,7 @@ impl H2Upstream {
     }
 }
 
-async fn serve(stream: TcpStream, connection: u64, requests: Arc<AtomicU64>, seen: Record<Seen>) {
+async fn serve(stream: impl Stream + 'static, connection: u64, requests: Arc<AtomicU64>, seen: Record<Seen>) {
     // What goes wrong on a connection shows in what the test saw of it.
     let Ok(mut server) = h2::server::handshake(stream).await else { return };
     while let Some(Ok((request, respond))) = server.accept().await {

@@ -3,8 +3,10 @@
 //! - [`Edd`]: the process under test, its log and its memory.
 //! - [`Upstream`] (HTTP/1.1, by path), [`H2Upstream`] (gRPC-like, in the clear) and [`RawUpstream`]
 //!   (a script over a bare socket): what edd forwards to. They record every request they were sent.
+//! - [`Program`]: edd's other verbs, and clients that others wrote, such as curl.
 //! - [`Connection`]: a client that writes exact bytes and reads answers with a strict parser.
-//!   [`tls`] and [`frames`] carry it over TLS and down to single HTTP/2 frames.
+//!   [`tls`] and [`frames`] carry it over TLS and down to single HTTP/2 frames; [`H2Client`] and
+//!   [`WebSocket`] are libraries' clients over it.
 //!
 //! A test starts its upstreams, then edd with routes that point at them, and shares both among the
 //! cases of one table:
@@ -25,8 +27,11 @@ mod cases;
 mod connection;
 mod edd;
 pub mod frames;
+pub mod h2_client;
 mod h2_upstream;
 mod log;
+mod metrics;
+mod program;
 mod raw_upstream;
 mod record;
 mod refusal;
@@ -35,14 +40,20 @@ mod seen;
 mod self_test;
 pub mod tls;
 mod upstream;
+mod websocket;
 mod workdir;
 
 pub use cases::Cases;
 pub use connection::{Connection, Flood};
 pub use edd::Edd;
-pub use h2_upstream::H2Upstream;
+pub use h2_client::H2Client;
+pub use h2_upstream::{H2Upstream, send_all};
+pub use metrics::Metrics;
+pub use program::{Output, Program, Running};
 pub use raw_upstream::RawUpstream;
 pub use record::{PATIENCE, within};
 pub use response::Broken;
 pub use seen::{Progress, Seen};
 pub use upstream::Upstream;
+pub use websocket::WebSocket;
+pub use workdir::Workdir;

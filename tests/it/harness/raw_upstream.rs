@@ -146,6 +146,20 @@ impl RawConnection {
         Some(self.unread.split_to(length).to_vec())
     }
 
+    /// Reads and forgets as many bytes of body, and keeps no record of them; returns how many came.
+    pub async fn discard(&mut self, length: u64) -> u64 {
+        let mut left = length - (self.unread.len() as u64).min(length);
+        self.unread.clear();
+        let mut block = vec![0; 256 * 1024];
+        while left > 0 {
+            match self.stream.read(&mut block).await {
+                Ok(read @ 1..) => left = left.saturating_sub(read as u64),
+                Ok(0) | Err(_) => break,
+            }
+        }
+        length - left
+    }
+
     /// Writes; edd may have gone, which the script learns when it next reads.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.try_send(bytes).await;

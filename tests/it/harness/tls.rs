@@ -57,6 +57,15 @@ impl Identity {
         PrivateKeyDer::from_pem_slice(self.key.as_bytes()).expect("a PEM key")
     }
 
+    /// A TLS server with this identity, for every client.
+    pub fn server(&self, alpn: &[&str]) -> TlsAcceptor {
+        let config = ServerConfig::builder().with_no_client_auth();
+        let mut config =
+            config.with_single_cert(self.chain(), self.private_key()).expect("the key fits the certificate");
+        config.alpn_protocols = alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
+        TlsAcceptor::from(Arc::new(config))
+    }
+
     /// A TLS server with this identity, for clients that `clients` has signed.
     pub fn acceptor(&self, clients: &Authority, alpn: &[&str]) -> TlsAcceptor {
         let verifier = WebPkiClientVerifier::builder(Arc::new(roots(&clients.pem()))).build().expect("an authority");

@@ -30,10 +30,12 @@ use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, watch};
+use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
+use super::connection::Stream;
 use super::record::Record;
 use super::seen::{Progress, Seen};
 
@@ -60,6 +62,15 @@ impl Upstream {
 
     /// With a name, which answers carry in `x-upstream`.
     pub async fn named(name: &str) -> Self {
+        Self::bind(name, None).await
+    }
+
+    /// Over TLS.
+    pub async fn over_tls(acceptor: TlsAcceptor) -> Self {
+        Self::bind("upstream", Some(acceptor)).await
+    }
+
+    async fn bind(name: &str, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port on loopback");
         let address = listener.local_addr().expect("a bound socket has an address");
         let shared = Arc::new(Shared {
@@ -69,7 +80,7 @@ impl Upstream {
             open_gates: watch::Sender::default(),
             events: broadcast::Sender::new(64),
         });
-        tokio::spawn(accept(listener, shared.clone()));
+        tokio::spawn(accept(listener, tls, shared.clone()));
         Self { address, shared }
     }
 
@@ -107,14 +118,26 @@ impl Upstream {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Shared>) {
     for connection in 0.. {
         let Ok((stream, _)) = listener.accept().await else { return };
-        let shared = shared.clone();
-        let service = service_fn(move |request| answer(request, connection, shared.clone()));
+        let (tls, shared) = (tls.clone(), shared.clone());
         // Errors of a connection show in what the test saw of it.
-        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades());
+        tokio::spawn(async move {
+            match tls {
+                None => serve(stream, connection, shared).await,
+                Some(tls) => match tls.accept(stream).await {
+                    Ok(stream) => serve(stream, connection, shared).await,
+                    Err(_) => {}
+                },
+            }
+        });
     }
+}
+
+async fn serve(stream: impl Stream + 'static, connection: u64, shared: Arc<Shared>) {
+    let service = service_fn(move |request| answer(request, connection, shared.clone()));
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
 }
 
 /// Notes a request that ended before it was answered, which drops the future that holds this.
