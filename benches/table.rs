@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use divan::{Bencher, black_box};
-use edd_gateway::decision::{self, Peer, RequestHead};
+use edd_gateway::decision::{self, BodyLength, Peer, RequestHead};
 use edd_gateway::exchange::RequestId;
 use edd_gateway::live::LiveRoute;
 use edd_gateway::metrics::{Listener, Metrics};
-use edd_gateway::proxy::framing::{self, BodyLength, HeadScanner};
+use edd_gateway::proxy::framing::{self, HeadScanner};
 use edd_gateway::route::{Action, Authority, HostPattern, PathPrefix, Protocol, Route, Source, Target};
 use edd_gateway::router::Snapshot;
 use edd_gateway::table::RouteTable;

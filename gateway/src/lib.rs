@@ -9,6 +9,7 @@ pub mod admin;
 pub mod certs;
 mod clock;
 pub mod decision;
+pub mod drain;
 pub mod exchange;
 pub mod gateway;
 pub mod health;

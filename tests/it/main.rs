@@ -12,6 +12,7 @@ mod h2_abuse;
 mod harness;
 mod head_limits;
 mod heads;
+mod layout;
 mod paths;
 mod process;
 mod protocols;

@@ -14,11 +14,18 @@ use crate::live::{LiveRoute, Shape};
 use crate::metrics::Listener;
 use crate::path;
 use crate::policy::{client_auth, cookies, forwarding, header_edits, limits, redirect, upgrade};
-use crate::proxy::framing::BodyLength;
 use crate::reason::Reason;
 use crate::route::Action;
 use crate::router::Snapshot;
 use crate::table::{normalize_host, upstream_path};
+
+/// How the body of a request is delimited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyLength {
+    None,
+    Bytes(u64),
+    Chunked,
+}
 
 /// A request's head, as any engine can lend it.
 #[derive(Clone, Copy, Debug)]

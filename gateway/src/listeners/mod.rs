@@ -1,10 +1,7 @@
 //! Sockets: bound here, accepted here, drained here.
 
-pub mod conn;
-pub mod drain;
 pub mod handover;
 mod proxy_protocol;
-pub mod transport;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -20,13 +17,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::certs::CertStore;
 use crate::decision::{Answer, TlsPeer};
+use crate::drain::Drain;
 use crate::exchange::Exchange;
-use crate::listeners::conn::Conn;
-use crate::listeners::drain::Drain;
-use crate::listeners::transport::{Rewind, Transport};
 use crate::metrics::{Listener, Metrics};
+use crate::proxy::conn::Conn;
 use crate::proxy::http1::{self, Outcome, Server};
 use crate::proxy::scope::ConnInfo;
+use crate::proxy::transport::{Rewind, Transport};
 use crate::proxy::{answer, http2};
 use crate::reason::Reason;
 use crate::table::normalize_host;

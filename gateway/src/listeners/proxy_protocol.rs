@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use bytes::Buf;
 use ppp::{HeaderResult, PartialResult, v1, v2};
 
-use crate::listeners::transport::Rewind;
+use crate::proxy::transport::Rewind;
 
 const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Longest header taken, address and extensions included, in bytes.

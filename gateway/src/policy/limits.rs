@@ -1,7 +1,7 @@
 //! How much a request may send.
 
 use crate::decision::Answer;
-use crate::proxy::framing::BodyLength;
+use crate::decision::BodyLength;
 use crate::reason::Reason;
 use crate::route::Route;
 

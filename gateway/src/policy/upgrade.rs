@@ -2,9 +2,9 @@
 
 use http::header;
 
+use crate::decision::BodyLength;
 use crate::decision::{HeaderOp, HeaderOps, RequestHead};
 use crate::live::Shape;
-use crate::proxy::framing::BodyLength;
 use crate::route::Route;
 
 /// The kind of exchange that a request begins.

@@ -14,6 +14,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use crate::access_log::AccessLog;
+use crate::decision::BodyLength;
 use crate::decision::{self, Answer, Decision, Forward, HeaderOp, HeaderOps, Peer, RequestHead};
 use crate::exchange::Exchange;
 use crate::live::{CLIENT_PAUSE, Shape};
@@ -22,7 +23,6 @@ use crate::policy::forwarding::X_REQUEST_ID;
 use crate::policy::{header_edits, hop_by_hop, limits};
 use crate::proxy::answer;
 use crate::proxy::failure;
-use crate::proxy::framing::BodyLength;
 use crate::proxy::scope::Scope;
 use crate::reason::Reason;
 use crate::route::HeaderEdits;

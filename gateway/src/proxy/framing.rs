@@ -5,20 +5,13 @@
 
 use http::Method;
 
+use crate::decision::BodyLength;
 use crate::path::{PathError, is_path_byte};
 use crate::reason::Reason;
 use crate::table::normalize_host;
 
 /// Most header lines in one head.
 pub const MAX_HEADER_LINES: usize = 100;
-
-/// How the body of a request is delimited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BodyLength {
-    None,
-    Bytes(u64),
-    Chunked,
-}
 
 /// What the framing rules learn from a valid head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,10 +16,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
 use crate::decision::Answer;
+use crate::drain::Ticket;
 use crate::exchange::Exchange;
-use crate::listeners::conn::Conn;
-use crate::listeners::drain::Ticket;
 use crate::proxy::answer;
+use crate::proxy::conn::Conn;
 use crate::proxy::engine::{Engine, Proxy};
 use crate::proxy::framing::{self, HeadScanner, Violation};
 use crate::proxy::scope::Scope;

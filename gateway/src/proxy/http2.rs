@@ -13,8 +13,8 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::{H2Accept, H2Options, HttpSession, default_h2_options, handshake};
 use tokio::time::Instant;
 
-use crate::listeners::conn::Conn;
-use crate::listeners::drain::Ticket;
+use crate::drain::Ticket;
+use crate::proxy::conn::Conn;
 use crate::proxy::http1::Server;
 use crate::proxy::scope::Scope;
 

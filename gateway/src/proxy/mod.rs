@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod chunks;
+pub mod conn;
 pub mod engine;
 mod failure;
 pub mod framing;
@@ -9,3 +10,4 @@ pub mod http1;
 pub mod http2;
 mod patience;
 pub mod scope;
+pub mod transport;

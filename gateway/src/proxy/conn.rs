@@ -17,10 +17,10 @@ use pingora_core::protocols::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use crate::listeners::transport::Transport;
+use crate::decision::BodyLength;
 use crate::proxy::chunks::{BadChunk, ChunkScanner};
-use crate::proxy::framing::BodyLength;
 use crate::proxy::scope::ConnInfo;
+use crate::proxy::transport::Transport;
 
 /// Bytes of further requests read while one is being answered.
 const MAX_READ_AHEAD_BYTES: usize = 16 * 1024;
