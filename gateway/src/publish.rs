@@ -35,8 +35,15 @@ pub fn rehearse(routes: &[Route]) -> Result<(), Vec<PublishError>> {
 }
 
 /// The handshake knows the host alone, so what one route of a host asks for holds for all.
-fn client_auth(routes: &[Route]) -> HashMap<HostPattern, ClientAuth> {
-    routes.iter().filter_map(|route| Some((route.host.clone(), route.client_auth.clone()?))).collect()
+fn client_auth(routes: &[Route]) -> HashMap<HostPattern, Option<ClientAuth>> {
+    let mut hosts: HashMap<HostPattern, Option<ClientAuth>> = HashMap::new();
+    for route in routes {
+        let asks = hosts.entry(route.host.clone()).or_default();
+        if route.client_auth.is_some() {
+            asks.clone_from(&route.client_auth);
+        }
+    }
+    hosts
 }
 
 /// Puts tables together and publishes them.
@@ -59,7 +66,7 @@ impl Publisher {
         let client_auth = client_auth(&routes);
         let mut live = Vec::with_capacity(routes.len());
         for mut route in routes {
-            route.client_auth = client_auth.get(&route.host).cloned();
+            route.client_auth = client_auth.get(&route.host).cloned().flatten();
             let previous = before.get(&route.id);
             live.push(match previous {
                 Some(same) if same.route == route => Arc::clone(same),

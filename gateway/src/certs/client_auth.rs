@@ -19,9 +19,11 @@ use crate::route::{ClientAuth, HostPattern};
 #[derive(Default)]
 pub(super) struct ClientAuthTable {
     hosts: Vec<Host>,
-    exact: HashMap<Box<str>, Arc<ServerConfig>>,
+    /// Hosts that ask for nothing although a less exact one asks.
+    open: Vec<HostPattern>,
+    exact: HashMap<Box<str>, Option<Arc<ServerConfig>>>,
     /// By the part behind `*.`.
-    wildcard: HashMap<Box<str>, Arc<ServerConfig>>,
+    wildcard: HashMap<Box<str>, Option<Arc<ServerConfig>>>,
     any: Option<Arc<ServerConfig>>,
 }
 
@@ -44,12 +46,16 @@ struct Setting {
 impl ClientAuthTable {
     /// Builds the table for `hosts`; what is unchanged keeps the sessions that it has in `last`.
     pub fn build(
-        hosts: Vec<(HostPattern, ClientAuth)>,
+        hosts: Vec<(HostPattern, Option<ClientAuth>)>,
         last: &Self,
         resolver: &Arc<Resolver>,
     ) -> Result<Self, CertsError> {
-        let mut built: Vec<Host> = Vec::new();
+        let (mut built, mut open): (Vec<Host>, _) = (Vec::new(), Vec::new());
         for (pattern, auth) in hosts {
+            let Some(auth) = auth else {
+                open.push(pattern);
+                continue;
+            };
             match built.iter().find(|host| host.pattern == pattern) {
                 Some(host) if host.auth == auth => {}
                 Some(_) => return Err(CertsError::ClientAuthConflict(pattern)),
@@ -59,7 +65,14 @@ impl ClientAuthTable {
                 }
             }
         }
-        Ok(Self::index(built))
+        let asking = Self::index(built, Vec::new());
+        // Of the others, which may be many, only those matter that would be asked by mistake.
+        open.retain(|pattern| match pattern {
+            HostPattern::Exact(name) => asking.get(Some(name.as_str())).is_some(),
+            HostPattern::Wildcard(suffix) => asking.get(Some(&format!("*.{suffix}"))).is_some(),
+            HostPattern::Any => false,
+        });
+        Ok(Self::index(asking.hosts, open))
     }
 
     /// Builds the table again, with the authorities as their files are now. A file that went bad leaves its hosts as
@@ -84,30 +97,30 @@ impl ClientAuthTable {
         // Many hosts may share one file.
         report.loaded.dedup();
         report.problems.dedup();
-        Self::index(hosts)
+        Self::index(hosts, self.open.clone())
     }
 
-    fn index(hosts: Vec<Host>) -> Self {
+    fn index(hosts: Vec<Host>, open: Vec<HostPattern>) -> Self {
         let mut table = Self::default();
-        for host in &hosts {
-            let config = host.config.clone();
-            match &host.pattern {
+        let asking = hosts.iter().map(|host| (&host.pattern, Some(host.config.clone())));
+        for (pattern, config) in asking.chain(open.iter().map(|pattern| (pattern, None))) {
+            match pattern {
                 HostPattern::Exact(name) => drop(table.exact.insert(name.as_str().into(), config)),
                 HostPattern::Wildcard(suffix) => drop(table.wildcard.insert(suffix.as_str().into(), config)),
-                HostPattern::Any => table.any = Some(config),
+                HostPattern::Any => table.any = config,
             }
         }
-        Self { hosts, ..table }
+        Self { hosts, open, ..table }
     }
 
     /// The settings for a lower-case name: exact, then the longest wildcard, then any. A client that sent no name
     /// goes by `any` alone.
     pub fn get(&self, name: Option<&str>) -> Option<&Arc<ServerConfig>> {
-        name.and_then(|name| {
+        let own = name.and_then(|name| {
             let mut parents = iter::successors(parent(name), |name| parent(name));
             self.exact.get(name).or_else(|| parents.find_map(|suffix| self.wildcard.get(suffix)))
-        })
-        .or(self.any.as_ref())
+        });
+        own.unwrap_or(&self.any).as_ref()
     }
 }
 

@@ -102,12 +102,12 @@ impl CertStore {
         Ok(self.inner.client_auth.load().get(name).unwrap_or(&self.inner.open_to_all).clone())
     }
 
-    /// Replaces the hosts that ask their clients for a certificate. Matched exact, then longest wildcard, then any;
-    /// hosts whose settings stay the same keep their sessions.
+    /// Replaces the hosts and what they ask of their clients; none asks for nothing. Matched exact, then longest
+    /// wildcard, then any; hosts whose settings stay the same keep their sessions.
     ///
     /// # Errors
     /// When an authority's file is no good, or a host is there twice with different settings; nothing changes then.
-    pub fn set_client_auth(&self, hosts: Vec<(HostPattern, ClientAuth)>) -> Result<(), CertsError> {
+    pub fn set_client_auth(&self, hosts: Vec<(HostPattern, Option<ClientAuth>)>) -> Result<(), CertsError> {
         let _writing = self.files();
         let table = ClientAuthTable::build(hosts, &self.inner.client_auth.load(), &self.inner.resolver)?;
         self.inner.client_auth.store(Arc::new(table));

@@ -23,9 +23,9 @@ fn setup() -> Setup {
 }
 
 impl Setup {
-    fn ask(&self, host: &str, required: bool) -> (HostPattern, ClientAuth) {
+    fn ask(&self, host: &str, required: bool) -> (HostPattern, Option<ClientAuth>) {
         let ca_file = self.dir.join("clients.pem");
-        (HostPattern::parse(host).unwrap(), ClientAuth { ca_file, required })
+        (HostPattern::parse(host).unwrap(), Some(ClientAuth { ca_file, required }))
     }
 
     fn clients(&self, identity: Option<&Pem>) -> [Client; 2] {
@@ -102,6 +102,23 @@ async fn a_wildcard_reaches_any_number_of_labels_down() {
 }
 
 #[tokio::test]
+async fn a_host_of_its_own_is_not_asked_for_what_a_wildcard_asks() {
+    let setup = setup();
+    let open = |host: &str| (HostPattern::parse(host).unwrap(), None);
+    let hosts = vec![setup.ask("*", true), open("a.example.com"), open("*.deep.example.com"), open("*.test")];
+    setup.store.set_client_auth(hosts).unwrap();
+    for reload in [false, true] {
+        if reload {
+            setup.dir.put("clients.pem", Authority::new("next").pem());
+            assert_eq!(setup.store.reload().loaded, [setup.dir.join("clients.pem")]);
+        }
+        for (host, open) in [("a.example.com", true), ("x.deep.example.com", true), ("b.example.com", false)] {
+            assert_eq!(setup.known(host, None).await.is_ok(), open, "{host}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn no_session_crosses_a_border() {
     let setup = setup();
     let borders = [
@@ -156,8 +173,8 @@ async fn new_authorities_come_with_a_reload_and_bad_ones_do_not() {
 async fn bad_settings_change_nothing() {
     let setup = setup();
     setup.store.set_client_auth(vec![setup.ask("a.example.com", true)]).unwrap();
-    let mut missing = setup.ask("b.example.com", true);
-    missing.1.ca_file = setup.dir.join("missing.pem");
+    let ca_file = setup.dir.join("missing.pem");
+    let missing = (HostPattern::parse("b.example.com").unwrap(), Some(ClientAuth { ca_file, required: true }));
     let error = setup.store.set_client_auth(vec![missing]).unwrap_err();
     assert!(error.to_string().contains("missing.pem"), "{error}");
     let error = setup.store.set_client_auth(vec![setup.ask("*", true), setup.ask("*", false)]).unwrap_err();
