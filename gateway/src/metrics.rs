@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use http::{Method, StatusCode};
 use prometheus::core::Collector;
+use prometheus::proto::MetricFamily;
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, TextEncoder,
@@ -76,7 +77,6 @@ pub struct Metrics {
     pub accept_errors: IntCounter,
     pub upstream_up: GaugeVec,
     pub tls_handshakes: IntCounterVec,
-    pub certificate_not_after: GaugeVec,
     pub access_log_dropped: IntCounter,
 }
 
@@ -151,11 +151,6 @@ impl Metrics {
             )?,
             upstream_up: gauges("edd_upstream_up", "0 while a target is left out after failures.", &["upstream"])?,
             tls_handshakes: counters("edd_tls_handshakes_total", "TLS handshakes.", &["version", "result"])?,
-            certificate_not_after: gauges(
-                "edd_tls_certificate_not_after_seconds",
-                "When a certificate expires, in Unix time.",
-                &["name"],
-            )?,
             access_log_dropped: register(
                 &registry,
                 IntCounter::new("edd_access_log_dropped_total", "Access lines lost because the log was too slow.")?,
@@ -164,10 +159,12 @@ impl Metrics {
         })
     }
 
-    /// The text exposition format.
-    pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
+    /// The text exposition format; `others` follow what is counted here.
+    pub fn render(&self, others: Vec<MetricFamily>) -> Result<Vec<u8>, prometheus::Error> {
+        let mut families = self.registry.gather();
+        families.extend(others);
         let mut out = Vec::with_capacity(16 * 1024);
-        TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
+        TextEncoder::new().encode(&families, &mut out)?;
         Ok(out)
     }
 
@@ -280,7 +277,7 @@ mod tests {
     use super::*;
 
     fn series(metrics: &Metrics) -> Vec<String> {
-        let text = String::from_utf8(metrics.render().unwrap()).unwrap();
+        let text = String::from_utf8(metrics.render(Vec::new()).unwrap()).unwrap();
         text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
     }
 

@@ -1,6 +1,7 @@
 //! The admin listener: health, metrics, and what the gateway knows of its routes. Loopback by
 //! default; it has no authentication of its own.
 
+mod certificates;
 mod problem;
 mod tap;
 
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access_log::AccessLog;
 use crate::admin::problem::Problem;
-use crate::certs::{CertSource, CertState, CertStore};
+use crate::certs::CertStore;
 use crate::health::{Check, CheckState, Health};
 use crate::metrics::Metrics;
 use crate::path;
@@ -74,7 +75,7 @@ async fn readyz(State(admin): State<Admin>, Query(query): Query<Verbose>, header
         return (status, if ready { "ready\n" } else { "not ready\n" }).into_response();
     }
     let mut checks = admin.health.checks();
-    checks.push(certificates(&admin.certs));
+    checks.push(certificates::check(&admin.certs));
     let wants_json = headers.get(header::ACCEPT).is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
     if wants_json {
         return (status, Json(Readiness { ready, checks })).into_response();
@@ -93,29 +94,8 @@ async fn readyz(State(admin): State<Admin>, Query(query): Query<Verbose>, header
     (status, text).into_response()
 }
 
-fn certificates(certs: &CertStore) -> Check {
-    let list = certs.list();
-    let bad: Vec<String> = list
-        .iter()
-        .filter(|info| !matches!(info.state, CertState::Ok))
-        .map(|info| format!("{}: {}", info.names.join(", "), info.message.as_deref().unwrap_or("not usable")))
-        .collect();
-    if bad.is_empty() {
-        return Check { name: "certificates", state: CheckState::Ok, detail: format!("{} in use", list.len()) };
-    }
-    Check { name: "certificates", state: CheckState::Degraded, detail: bad.join("; ") }
-}
-
 async fn metrics(State(admin): State<Admin>) -> Response {
-    for info in admin.certs.list() {
-        // Clients choose the names of local leaves: they are no labels.
-        if info.source != CertSource::LocalLeaf
-            && let (Some(name), Some(not_after)) = (info.names.first(), info.not_after)
-        {
-            admin.metrics.certificate_not_after.with_label_values(&[name]).set(not_after.unix_timestamp() as f64);
-        }
-    }
-    match admin.metrics.render() {
+    match certificates::metrics(&admin.certs).and_then(|certificates| admin.metrics.render(certificates)) {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => Problem::internal(&error).into_response(),
     }
