@@ -7,6 +7,8 @@
 //! and hopes. What edd itself waits for is shortened by its own settings.
 
 mod bodies;
+mod certificates;
+mod client_certificates;
 mod forwarding;
 mod h2_abuse;
 mod harness;
