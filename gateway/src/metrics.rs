@@ -119,8 +119,11 @@ impl Metrics {
             Gauge::new("edd_process_start_time_seconds", "When the process started, in Unix time.")?,
         )?;
         started.set(unix_seconds());
+        let reloads = counters("edd_config_reloads_total", "Attempts to load routes, by result.", &["result"])?;
+        // An alert on an increase does not see a series that begins with 1.
+        ["success", "failure"].iter().for_each(|result| drop(reloads.with_label_values(&[result])));
         Ok(Self {
-            reloads: counters("edd_config_reloads_total", "Attempts to load routes, by result.", &["result"])?,
+            reloads,
             reload_successful: register(
                 &registry,
                 IntGauge::new("edd_config_last_reload_successful", "1 if the last load of the routes succeeded.")?,

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::Router as Pages;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
@@ -50,6 +51,7 @@ pub async fn serve(listener: TcpListener, admin: Admin, stop: CancellationToken)
         .fallback(|| async {
             Problem::not_found("no such page; see /readyz, /metrics, /routes, /routes/explain, /certs, /tap")
         })
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed("this page is read, with GET or HEAD") })
         .with_state(admin);
     let served = axum::serve(listener, pages).with_graceful_shutdown(async move { stop.cancelled().await });
     if let Err(error) = served.await {
@@ -68,17 +70,22 @@ struct Readiness {
     checks: Vec<Check>,
 }
 
-async fn readyz(State(admin): State<Admin>, Query(query): Query<Verbose>, headers: HeaderMap) -> Response {
+async fn readyz(
+    State(admin): State<Admin>,
+    query: Result<Query<Verbose>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let Query(query) = query?;
     let ready = admin.health.is_ready();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     if query.verbose.is_none() {
-        return (status, if ready { "ready\n" } else { "not ready\n" }).into_response();
+        return Ok((status, if ready { "ready\n" } else { "not ready\n" }).into_response());
     }
     let mut checks = admin.health.checks();
     checks.push(certificates::check(&admin.certs));
     let wants_json = headers.get(header::ACCEPT).is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
     if wants_json {
-        return (status, Json(Readiness { ready, checks })).into_response();
+        return Ok((status, Json(Readiness { ready, checks })).into_response());
     }
     let mut text = String::new();
     for check in &checks {
@@ -91,14 +98,13 @@ async fn readyz(State(admin): State<Admin>, Query(query): Query<Verbose>, header
         let _ = writeln!(text, "[{mark}] {}: {}", check.name, check.detail);
     }
     text.push_str(if ready { "ready\n" } else { "not ready\n" });
-    (status, text).into_response()
+    Ok((status, text).into_response())
 }
 
-async fn metrics(State(admin): State<Admin>) -> Response {
-    match certificates::metrics(&admin.certs).and_then(|certificates| admin.metrics.render(certificates)) {
-        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
-        Err(error) => Problem::internal(&error).into_response(),
-    }
+async fn metrics(State(admin): State<Admin>) -> Result<Response, Problem> {
+    let text = certificates::metrics(&admin.certs).and_then(|certificates| admin.metrics.render(certificates));
+    let text = text.map_err(|error| Problem::internal(&error))?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
 }
 
 #[derive(Serialize)]
@@ -132,14 +138,14 @@ struct ExplainQuery {
     url: Option<String>,
 }
 
-async fn explain(State(admin): State<Admin>, Query(query): Query<ExplainQuery>) -> Response {
-    let Some(url) = query.url else {
-        return Problem::bad_request("say which URL: /routes/explain?url=https://host/path").into_response();
-    };
-    match split_url(&url) {
-        Err(what) => Problem::bad_request(&what).into_response(),
-        Ok((host, path)) => Json(admin.router.snapshot().table.explain(&host, &path)).into_response(),
-    }
+async fn explain(
+    State(admin): State<Admin>,
+    query: Result<Query<ExplainQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(ExplainQuery { url }) = query?;
+    let url = url.ok_or_else(|| Problem::bad_request("say which URL: /routes/explain?url=https://host/path"))?;
+    let (host, path) = split_url(&url).map_err(|what| Problem::bad_request(&what))?;
+    Ok(Json(admin.router.snapshot().table.explain(&host, &path)).into_response())
 }
 
 /// Host and path of a URL in the form the table compares. The scheme may be missing.

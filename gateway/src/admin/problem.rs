@@ -1,5 +1,6 @@
 //! Errors of the admin listener, as RFC 9457 has them.
 
+use axum::extract::rejection::QueryRejection;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
@@ -21,10 +22,20 @@ impl Problem {
         Self { status: StatusCode::NOT_FOUND, detail: detail.to_owned() }
     }
 
+    pub fn method_not_allowed(detail: &str) -> Self {
+        Self { status: StatusCode::METHOD_NOT_ALLOWED, detail: detail.to_owned() }
+    }
+
     /// Keeps `cause` for the log.
     pub fn internal(cause: &dyn std::error::Error) -> Self {
         tracing::error!(error = %cause, "an admin page failed");
         Self { status: StatusCode::INTERNAL_SERVER_ERROR, detail: "the gateway's log has the cause".to_owned() }
+    }
+}
+
+impl From<QueryRejection> for Problem {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::bad_request(&rejection.body_text())
     }
 }
 

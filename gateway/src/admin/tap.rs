@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 
 use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -58,11 +59,11 @@ fn parse_status(text: &str) -> Result<std::ops::RangeInclusive<u64>, String> {
     }
 }
 
-pub async fn tap(State(admin): State<Admin>, Query(query): Query<TapQuery>) -> Response {
-    let filter = match Filter::new(query) {
-        Ok(filter) => filter,
-        Err(what) => return Problem::bad_request(&what).into_response(),
-    };
+pub async fn tap(
+    State(admin): State<Admin>,
+    query: Result<Query<TapQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let filter = Filter::new(query?.0).map_err(|what| Problem::bad_request(&what))?;
     let lines = stream::unfold((admin.access_log.tap(), filter), |(mut records, filter)| async move {
         loop {
             let line = match records.recv().await {
@@ -74,7 +75,7 @@ pub async fn tap(State(admin): State<Admin>, Query(query): Query<TapQuery>) -> R
             return Some((Ok::<_, Infallible>(Bytes::from(line)), (records, filter)));
         }
     });
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
 }
 
 #[cfg(test)]
