@@ -6,6 +6,7 @@
 //! A test that waits, waits for a condition and is bounded by [`harness::PATIENCE`]; nothing sleeps
 //! and hopes. What edd itself waits for is shortened by its own settings.
 
+mod admin;
 mod bodies;
 mod certificates;
 mod client_certificates;
