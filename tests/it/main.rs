@@ -16,6 +16,7 @@ mod harness;
 mod head_limits;
 mod heads;
 mod layout;
+mod metrics;
 mod paths;
 mod process;
 mod protocols;
