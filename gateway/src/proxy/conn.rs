@@ -107,11 +107,18 @@ impl Conn {
             Request::Chunked { head_bytes, chunks } => {
                 let head = bytes.len().min(*head_bytes);
                 *head_bytes -= head;
-                let body = chunks.advance(&bytes[head..]).map_err(|BadChunk| {
-                    self.info.bad_body.store(true, Ordering::Release);
-                    io::Error::new(io::ErrorKind::InvalidData, "malformed chunk")
-                })?;
-                Ok(head + body)
+                match chunks.advance(&bytes[head..]) {
+                    Ok(body) => Ok(head + body),
+                    // Without its head nobody could answer the request: the next read fails, at the same byte.
+                    Err(BadChunk) if head > 0 => {
+                        *chunks = ChunkScanner::default();
+                        Ok(head)
+                    }
+                    Err(BadChunk) => {
+                        self.info.bad_body.store(true, Ordering::Release);
+                        Err(io::Error::new(io::ErrorKind::InvalidData, "malformed chunk"))
+                    }
+                }
             }
         }
     }
