@@ -6,6 +6,7 @@
 //! A test that waits, waits for a condition and is bounded by [`harness::PATIENCE`]; nothing sleeps
 //! and hopes. What edd itself waits for is shortened by its own settings.
 
+mod access_log;
 mod admin;
 mod bodies;
 mod certificates;
@@ -20,6 +21,7 @@ mod metrics;
 mod paths;
 mod process;
 mod protocols;
+mod reasons;
 mod slow;
 mod smuggling;
 mod streaming;
