@@ -52,13 +52,15 @@ fn load(file: &Path) -> Result<Parsed, Failure> {
     })
 }
 
-fn render(diagnostics: &[Diagnostic]) -> String {
+/// Diagnostics for stderr, with colour where it is a terminal.
+pub fn render(diagnostics: &[Diagnostic]) -> String {
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let color = std::io::stderr().is_terminal() && !no_color;
     diagnostics.iter().map(|diagnostic| diagnostic.render(color)).collect::<Vec<_>>().join("\n")
 }
 
 fn check(file: &Path, as_json: bool) -> Outcome {
+    let file = if file == Path::new("-") { Path::new("/dev/stdin") } else { file };
     let (errors, warnings, routes) = match sources::load(file) {
         Ok(parsed) => (Vec::new(), parsed.warnings, parsed.routes),
         Err(LoadError::Invalid(errors)) => (errors, Vec::new(), Vec::new()),
@@ -76,16 +78,13 @@ fn check(file: &Path, as_json: bool) -> Outcome {
         println!("{report}");
     } else {
         unusable.iter().for_each(|error| eprintln!("error: {error}"));
-        if !errors.is_empty() || !warnings.is_empty() {
-            eprintln!("{}", render(&errors));
-            eprintln!("{}", render(&warnings));
-        }
+        errors.iter().chain(&warnings).for_each(|found| eprintln!("{}", render(std::slice::from_ref(found))));
         match valid {
             true => println!("{}: ok, {count} routes, {} warnings", file.display(), warnings.len()),
             false => eprintln!(
                 "{}: {} errors; a running gateway would keep its last good routes",
                 file.display(),
-                errors.len()
+                errors.len() + unusable.len()
             ),
         }
     }
