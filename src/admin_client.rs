@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use crate::exit::{Code, Failure};
 
-/// Longest wait for the head of an answer.
+/// Longest wait for the head of an answer, and for the whole of one that has an end.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest answer read whole, in bytes.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
@@ -46,7 +46,8 @@ pub async fn open(admin: SocketAddr, path: &str) -> Result<Response<Incoming>, F
 pub async fn get(admin: SocketAddr, path: &str) -> Result<(u16, Bytes), Failure> {
     let response = open(admin, path).await?;
     let status = response.status().as_u16();
-    let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
+    let body = tokio::time::timeout(ANSWER_TIMEOUT, Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect());
+    let body = body.await.map_err(|_| Failure::unavailable("the gateway's answer does not come to its end in time"))?;
     let body = body.map_err(|error| Failure::unavailable(format!("the gateway's answer broke off: {error}")))?;
     Ok((status, body.to_bytes()))
 }

@@ -33,8 +33,9 @@ async fn follow(args: &TapArgs) -> Outcome {
         eprintln!("following requests; Ctrl-C ends it");
     }
     let mut pending = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else { continue };
+    // A gateway that ends breaks the stream off.
+    while let Some(Ok(frame)) = body.frame().await {
+        let Ok(data) = frame.into_data() else { continue };
         pending.extend_from_slice(&data);
         while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = pending.drain(..=end).collect();
