@@ -8,6 +8,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config_file::ConfigFile;
 use crate::exit::Failure;
+use crate::logging;
 use crate::settings::GatewayArgs;
 
 /// One command that is the whole edge of a small container cloud.
@@ -57,6 +58,9 @@ pub struct RunArgs {
     /// Say what is listened on as one line of JSON on stdout.
     #[arg(long)]
     pub json: bool,
+    /// What is logged: a level, or `target=level` and so on, separated by commas [default: info].
+    #[arg(long, value_name = "FILTER", env = "RUST_LOG", value_parser = logging::parse_filter)]
+    pub log: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -80,6 +84,7 @@ pub struct AdminArgs {
 pub enum RoutesCommand {
     /// Check a routes file; exits with 78 if it has errors.
     Check {
+        /// `-` is stdin.
         #[arg(env = "ROUTES_FILE", default_value = "routes.yaml")]
         file: PathBuf,
         #[arg(long)]

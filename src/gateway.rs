@@ -13,7 +13,7 @@ use crate::exit::{Code, Failure, Outcome};
 use crate::{logging, settings};
 
 pub fn run(args: RunArgs) -> Outcome {
-    logging::start();
+    logging::start(args.log.as_deref());
     runtime(args.gateway.worker_threads())?.block_on(serve(args, settings::PUBLIC, HashMap::new(), announce))
 }
 

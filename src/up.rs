@@ -14,7 +14,7 @@ use crate::{demo, gateway, logging, settings};
 const EXAMPLE_ROUTES: &str = include_str!("../routes.yaml");
 
 pub fn run(mut args: UpArgs) -> Outcome {
-    logging::start();
+    logging::start(args.run.log.as_deref());
     if args.run.gateway.routes_file == Path::new("routes.yaml") && !args.run.gateway.routes_file.exists() {
         args.run.gateway.routes_file = write_example(args.run.gateway.data_dir())?;
     }

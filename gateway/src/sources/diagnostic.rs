@@ -53,6 +53,11 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
+    /// An error at the bytes `span` of another `text`, such as a file of settings.
+    pub fn error(file: &str, text: &str, span: &Span, message: &str, hint: &str) -> Self {
+        SourceText::new(file, text).diagnostic(Severity::Error, span, message, Some(hint))
+    }
+
     /// The text for a terminal, colours only when asked for, without a final line break.
     pub fn render(&self, color: bool) -> String {
         let paint = |code: &'static str| if color { code } else { "" };
