@@ -76,8 +76,10 @@ async fn every_metric_is_there_in_due_form() {
     assert_eq!(page.header("content-type"), "text/plain; version=0.0.4");
     check_exposition(page.text());
     let metrics = edd.metrics().await;
-    for (name, labels) in [
-        ("edd_build_info", &["version"][..]),
+    let known = [
+        ("edd_accept_errors_total", &[][..]),
+        ("edd_access_log_dropped_total", &[]),
+        ("edd_build_info", &["version"]),
         ("edd_config_reloads_total", &["result"]),
         ("edd_config_last_reload_successful", &[]),
         ("edd_routes", &["source"]),
@@ -90,9 +92,14 @@ async fn every_metric_is_there_in_due_form() {
         ("edd_connections_open", &["listener", "protocol"]),
         ("edd_tls_handshakes_total", &["result", "version"]),
         ("edd_tls_certificate_not_after_seconds", &["name"]),
-    ] {
+        ("edd_tls_certificate_reloads_total", &["result"]),
+        ("edd_process_start_time_seconds", &[]),
+    ];
+    for (name, labels) in known {
         assert_eq!(metrics.label_names(name), Some(labels.to_vec()), "{name}");
     }
+    let others = metrics.names().into_iter().filter(|name| !name.ends_with("_bucket") && !name.ends_with("_sum"));
+    assert!(others.eq(known.iter().map(|(name, _)| *name).collect::<BTreeSet<_>>()), "{:#?}", metrics.names());
     for (name, labels, value) in [
         ("edd_http_request_duration_seconds_count", &[("route", "*.localhost/"), ("listener", "https")][..], 1.0),
         ("edd_http_upstream_duration_seconds_count", &[("route", "*.localhost/")], 1.0),
@@ -161,12 +168,12 @@ async fn strangers_add_no_series() {
         for number in names.clone().step_by(50) {
             let batch: Vec<u64> = (number..(number + 50).min(names.end)).collect();
             // Every second one meets a route, every fifth has a method of its own.
-            let host = |n: u64| format!("{:x}.{}test", hash(n), if n % 2 == 0 { "wild." } else { "" });
-            let method = |n: u64| if n % 5 == 0 { format!("M{:X}", hash(n)) } else { "GET".to_owned() };
+            let host = |n: u64| format!("{:x}.{}test", hash(n), if n.is_multiple_of(2) { "wild." } else { "" });
+            let method = |n: u64| if n.is_multiple_of(5) { format!("M{:X}", hash(n)) } else { "GET".to_owned() };
             let request = |&n: &u64| format!("{} /{:x}?{n} HTTP/1.1\r\nHost: {}\r\n\r\n", method(n), hash(n), host(n));
             clear.send(batch.iter().map(request).collect::<String>()).await;
             for n in batch {
-                assert_eq!(clear.response().await.status, if n % 2 == 0 { 301 } else { 404 });
+                assert_eq!(clear.response().await.status, if n.is_multiple_of(2) { 301 } else { 404 });
             }
             let known = format!("{:x}.localhost", hash(number));
             client.connect(edd.https, &known).await.expect("a handshake");

@@ -45,10 +45,11 @@ impl H2Upstream {
                 tokio::spawn(async move {
                     match tls {
                         None => serve(stream, connection, requests, record).await,
-                        Some(tls) => match tls.accept(stream).await {
-                            Ok(stream) => serve(stream, connection, requests, record).await,
-                            Err(_) => {}
-                        },
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                serve(stream, connection, requests, record).await;
+                            }
+                        }
                     }
                 });
             }

@@ -126,10 +126,11 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Sha
         tokio::spawn(async move {
             match tls {
                 None => serve(stream, connection, shared).await,
-                Some(tls) => match tls.accept(stream).await {
-                    Ok(stream) => serve(stream, connection, shared).await,
-                    Err(_) => {}
-                },
+                Some(tls) => {
+                    if let Ok(stream) = tls.accept(stream).await {
+                        serve(stream, connection, shared).await;
+                    }
+                }
             }
         });
     }
