@@ -25,4 +25,5 @@ pub mod route;
 pub mod router;
 pub mod sources;
 pub mod table;
+mod upgrade_socket;
 pub mod upstream;

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::route::{Action, Protocol, Route};
+use crate::upgrade_socket;
 use crate::upstream::{Rotation, Upstreams};
 
 /// Streams to one HTTP/2 upstream connection.
@@ -121,6 +122,7 @@ impl Forwarding {
             Shape::Upgrade => {
                 peer.options.read_timeout = None;
                 peer.options.alpn = ALPN::H1;
+                upgrade_socket::prepare(&mut peer);
             }
             // Until the body is complete the target owes nothing; from then on a timer of ours runs.
             Shape::Upload => {

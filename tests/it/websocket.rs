@@ -93,6 +93,36 @@ async fn either_end_takes_the_other_along() {
     assert_eq!(client.rest().await, b"hello");
 }
 
+/// The 101 may come before the engine has told itself that the request is over.
+#[tokio::test]
+async fn targets_that_answer_at_once_stay_connected() {
+    const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let upstream = RawUpstream::start(|mut connection| async move {
+        connection.head().await;
+        connection.send([SWITCH, "hello"].concat()).await;
+        connection.hang().await;
+    })
+    .await;
+    let edd = Edd::gateway(upstream.routes()).start().await;
+    let mut clients = Vec::new();
+    // One after the other, so that nothing holds the upstream up.
+    for _ in 0..100 {
+        let mut client = edd.connect().await;
+        client
+            .send(
+                "GET /ws HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+            )
+            .await;
+        assert_eq!(client.head().await.expect("an answer").status, 101);
+        assert_eq!(client.exactly(5).await.expect("what the upstream says"), b"hello");
+        clients.push(client);
+    }
+    for mut client in clients {
+        assert!(!client.is_closed().await);
+    }
+}
+
 #[tokio::test]
 async fn routes_may_refuse_to_upgrade() {
     let upstream = Upstream::start().await;
