@@ -179,7 +179,7 @@ impl Gateway {
             router: router.clone(),
             upstreams: upstreams.clone(),
             metrics: Arc::clone(&metrics),
-            unmatched: Arc::new(metrics.unmatched()),
+            unmatched: metrics.route("unmatched"),
             access_log: access_log.clone(),
             trusted_proxies: config.trusted_proxies.clone(),
             https_port: addresses.https.port(),

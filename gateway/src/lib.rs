@@ -22,6 +22,7 @@ pub mod proxy;
 pub mod publish;
 pub mod reason;
 pub mod route;
+pub mod route_metrics;
 pub mod router;
 pub mod sources;
 pub mod table;

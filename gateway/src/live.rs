@@ -12,8 +12,9 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics::{Metrics, RouteMetrics};
+use crate::metrics::Metrics;
 use crate::route::{Action, Protocol, Route};
+use crate::route_metrics::RouteMetrics;
 use crate::upgrade_socket;
 use crate::upstream::{Rotation, Upstreams};
 
@@ -93,10 +94,7 @@ impl LiveRoute {
             .filter(|old| leads_to_the_same(&old.route.action, &route.action))
             .map(|old| old.retired.clone())
             .unwrap_or_default();
-        let metrics = match previous {
-            Some(old) if old.route.id == route.id => Arc::clone(&old.metrics),
-            _ => Arc::new(metrics.route(&route.id)),
-        };
+        let metrics = metrics.route(route.id.as_str());
         Ok(Self { route, metrics, retired, forward })
     }
 }

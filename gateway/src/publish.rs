@@ -1,6 +1,6 @@
 //! From routes to the published table: what can be resolved is resolved here, once.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,17 +98,10 @@ impl Publisher {
         if routes.is_empty() {
             return;
         }
-        let (metrics, router, after) = (Arc::clone(&self.metrics), self.router.clone(), self.route_drain);
+        let after = self.route_drain;
         tokio::spawn(async move {
             tokio::time::sleep(after).await;
-            for old in &routes {
-                old.retired.cancel();
-            }
-            // A route may be back under the same name, or have been changed and not removed.
-            let current: HashSet<RouteId> = router.snapshot().table.iter().map(|live| live.route.id.clone()).collect();
-            for old in routes.iter().filter(|old| !current.contains(&old.route.id)) {
-                metrics.remove_route(&old.route.id);
-            }
+            routes.iter().for_each(|old| old.retired.cancel());
         });
     }
 }

@@ -23,6 +23,7 @@ mod paths;
 mod process;
 mod protocols;
 mod reasons;
+mod reload;
 mod settings;
 mod slow;
 mod smuggling;

@@ -18,7 +18,7 @@ use crate::decision::BodyLength;
 use crate::decision::{self, Answer, Decision, Forward, HeaderOp, HeaderOps, Peer, RequestHead};
 use crate::exchange::Exchange;
 use crate::live::{CLIENT_PAUSE, Shape};
-use crate::metrics::{Listener, Metrics, RouteMetrics};
+use crate::metrics::{Listener, Metrics};
 use crate::policy::forwarding::X_REQUEST_ID;
 use crate::policy::{header_edits, hop_by_hop, limits};
 use crate::proxy::answer;
@@ -26,6 +26,7 @@ use crate::proxy::failure;
 use crate::proxy::scope::Scope;
 use crate::reason::Reason;
 use crate::route::HeaderEdits;
+use crate::route_metrics::RouteMetrics;
 use crate::router::Router;
 use crate::upstream::{Upstream, Upstreams};
 
@@ -81,7 +82,6 @@ pub struct Context {
     connect_attempts: u32,
     upstream: Option<Arc<Upstream>>,
     upstream_since: Option<Instant>,
-    body_bytes: u64,
 }
 
 impl Context {
@@ -202,7 +202,6 @@ impl ProxyHttp for Proxy {
             connect_attempts: 0,
             upstream: None,
             upstream_since: None,
-            body_bytes: 0,
         }
     }
 
@@ -277,12 +276,12 @@ impl ProxyHttp for Proxy {
             scope.upload_ended();
         }
         let Some(bytes) = body.as_ref().map(Bytes::len).filter(|length| *length > 0) else { return Ok(()) };
-        context.body_bytes += bytes as u64;
+        context.exchange.bytes_in += bytes as u64;
         if let Some(scope) = &context.scope {
             scope.moved();
         }
         match context.forward.as_ref().and_then(|forward| forward.max_body_bytes) {
-            Some(limit) if context.body_bytes > limit => {
+            Some(limit) if context.exchange.bytes_in > limit => {
                 context.refusal = Some(limits::too_large(limit));
                 Err(Error::explain(ErrorType::HTTPStatus(413), "request body over the route's limit"))
             }
@@ -438,8 +437,11 @@ impl ProxyHttp for Proxy {
         _end_of_stream: bool,
         context: &mut Context,
     ) -> pingora_error::Result<Option<Duration>> {
-        if let (Some(scope), Some(_)) = (&context.scope, body) {
-            scope.moved();
+        if let Some(bytes) = body {
+            context.exchange.bytes_out += bytes.len() as u64;
+            if let Some(scope) = &context.scope {
+                scope.moved();
+            }
         }
         Ok(None)
     }
@@ -487,6 +489,7 @@ impl ProxyHttp for Proxy {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Context) {
+        // What passed, exactly; an exchange that was cut off keeps what the filters saw.
         context.exchange.bytes_in = session.body_bytes_read() as u64;
         context.exchange.bytes_out = session.body_bytes_sent() as u64;
         if let Some(error) = error {
