@@ -8,15 +8,17 @@ use futures_util::future::join_all;
 use rustix::process::Signal;
 use tokio::time::Instant;
 
-use crate::harness::{Connection, Edd, H2Client, Upstream, WebSocket};
+use crate::harness::{Connection, Edd, H2Client, LogLine, Upstream, WebSocket, within};
 
-/// Waits until the table of this revision serves.
+/// A change is looked for this often where no event tells of it.
+const POLL: Duration = Duration::from_secs(10);
+
+/// Waits until the table of this revision serves, which takes an event and not a look.
 async fn until_revision(edd: &Edd, revision: u64) {
-    let revision = revision.to_string();
-    edd.wait_log(format!("revision {revision}"), |line| {
-        line.field("revision") == revision && line.json["status"].is_null()
-    })
-    .await;
+    let (revision, since) = (revision.to_string(), Instant::now());
+    let published = |line: &LogLine| line.field("revision") == revision && line.json["status"].is_null();
+    edd.wait_log(format!("revision {revision}"), published).await;
+    assert!(since.elapsed() < POLL, "noticed after {:?}", since.elapsed());
 }
 
 /// Which upstream answers.
@@ -111,14 +113,14 @@ async fn a_bad_file_changes_nothing_and_is_told_of() {
         let logged =
             edd.wait_log(told, |line| line.field("level") == "ERROR" && line.field("message").contains(told)).await;
         assert!(logged.field("file").ends_with("routes.yaml"), "{logged:?}");
-        let readiness = readiness(&edd).await;
-        assert!(readiness.contains("[!] routes") && readiness.contains(told), "{readiness}");
-        assert!(readiness.contains(&format!("still serving revision {}", number + 1)), "{readiness}");
+        let serving = format!("still serving revision {}", number + 1);
+        let shown = |text: &str| text.contains("[!] routes") && text.contains(told) && text.contains(&serving);
+        within("the rejection to show", async { while !shown(&readiness(&edd).await) {} }).await;
         assert_eq!(asked(&edd, "a.test").await, "upstream");
         // Also the very text that was served before ends it.
         edd.write_routes(&good);
         until_revision(&edd, number as u64 + 2).await;
-        let readiness = self::readiness(&edd).await;
+        let readiness = readiness(&edd).await;
         assert!(readiness.contains("[+] routes") && !readiness.contains(told), "{readiness}");
         let metrics = edd.metrics().await;
         assert_eq!(metrics.value("edd_config_last_reload_successful", &[]), Some(1.0));
@@ -133,7 +135,7 @@ async fn a_file_that_is_gone_is_waited_for() {
     std::fs::remove_file(edd.path("routes.yaml")).expect("the file is there");
     let logged = edd.wait_log("the loss", |line| line.field("level") == "ERROR").await;
     assert!(logged.field("message").contains("routes.yaml"), "{logged:?}");
-    assert!(readiness(&edd).await.contains("[!] routes"));
+    within("the loss to show", async { while !readiness(&edd).await.contains("[!] routes") {} }).await;
     assert_eq!(asked(&edd, "a.test").await, "upstream");
     edd.write_routes(&upstream.routes());
     until_revision(&edd, 2).await;

@@ -48,6 +48,7 @@ pub use connection::{Connection, Flood};
 pub use edd::Edd;
 pub use h2_client::H2Client;
 pub use h2_upstream::{H2Upstream, send_all};
+pub use log::LogLine;
 pub use metrics::Metrics;
 pub use program::{Output, Program, Running};
 pub use raw_upstream::RawUpstream;
