@@ -20,6 +20,7 @@ pub struct Drain {
 struct Shared {
     draining: AtomicBool,
     close_idle: AtomicBool,
+    cut: AtomicBool,
     next: AtomicU64,
     connections: Mutex<HashMap<u64, Arc<AtomicWaker>>>,
     engine: watch::Sender<bool>,
@@ -31,6 +32,7 @@ impl Default for Drain {
         let shared = Shared {
             draining: AtomicBool::new(false),
             close_idle: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
             next: AtomicU64::new(0),
             connections: Mutex::default(),
             engine: watch::channel(false).0,
@@ -75,6 +77,12 @@ impl Drain {
         self.wake_all();
     }
 
+    /// Ends every connection where it stands.
+    pub fn cut(&self) {
+        self.shared.cut.store(true, Ordering::Release);
+        self.wake_all();
+    }
+
     fn wake_all(&self) {
         let connections = self.shared.connections.lock().unwrap_or_else(PoisonError::into_inner);
         connections.values().for_each(|waker| waker.wake());
@@ -114,6 +122,11 @@ impl Ticket {
     /// Whether the connection should close if it is idle; if not, the task is woken when it should.
     pub fn poll_close_idle(&self, context: &mut Context<'_>) -> bool {
         self.poll(&self.drain.shared.close_idle, context)
+    }
+
+    /// Whether the connection should end where it stands; if not, the task is woken when it should.
+    pub fn poll_cut(&self, context: &mut Context<'_>) -> bool {
+        self.poll(&self.drain.shared.cut, context)
     }
 
     fn poll(&self, flag: &AtomicBool, context: &mut Context<'_>) -> bool {

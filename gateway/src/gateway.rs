@@ -41,7 +41,8 @@ const MAX_TRIES: usize = 4;
 const POLL_INTERVAL: Duration = Duration::from_secs(10);
 /// Idle connections stay open for this long after a SIGTERM, for requests that are on their way.
 const IDLE_GRACE: Duration = Duration::from_millis(500);
-
+/// Longest wait for connections that are cut off to be let go of.
+const CUT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest wait for the last access lines to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -175,12 +176,14 @@ impl Gateway {
             (Role::Admin, duplicate(&admin_listener)?),
         ];
 
+        let drain = Drain::default();
         let engine = Arc::new(Engine {
             router: router.clone(),
             upstreams: upstreams.clone(),
             metrics: Arc::clone(&metrics),
             unmatched: metrics.route("unmatched"),
             access_log: access_log.clone(),
+            drain: drain.clone(),
             trusted_proxies: config.trusted_proxies.clone(),
             https_port: addresses.https.port(),
         });
@@ -190,7 +193,6 @@ impl Gateway {
             threads: config.worker_threads,
             ..ServerConf::default()
         };
-        let drain = Drain::default();
         let server = Arc::new(Server {
             proxy: Arc::new(http_proxy(&Arc::new(engine_config), Proxy(Arc::clone(&engine)))),
             engine,
@@ -275,6 +277,10 @@ impl Gateway {
         };
         if tokio::time::timeout_at(deadline, self.drain.finished()).await.is_err() {
             tracing::warn!(connections = self.drain.open(), "the drain time is over; closing what is left");
+            self.accepting.cancel();
+            self.drain.cut();
+            // Each is recorded as its task lets go of it.
+            let _ = tokio::time::timeout(CUT_TIMEOUT, self.drain.finished()).await;
         }
         self.accepting.cancel();
         self.background.cancel();

@@ -12,6 +12,7 @@ mod bodies;
 mod certificates;
 mod client_certificates;
 mod commands;
+mod drain;
 mod forwarding;
 mod h2_abuse;
 mod harness;

@@ -3,10 +3,13 @@
 pub mod handover;
 mod proxy_protocol;
 
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use rustls::server::Acceptor;
@@ -17,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::certs::CertStore;
 use crate::decision::{Answer, TlsPeer};
-use crate::drain::Drain;
+use crate::drain::{Drain, Ticket};
 use crate::exchange::Exchange;
 use crate::metrics::{Listener, Metrics};
 use crate::proxy::conn::Conn;
@@ -107,13 +110,27 @@ async fn serve(stream: TcpStream, remote: SocketAddr, kind: Listener, shared: Ar
         conn
     } else {
         let _open = OpenConnection::new(&shared, kind, "h1");
-        match http1::serve(conn, &shared.server, &ticket).await {
+        match until_cut(conn, &shared.server, &ticket).await {
             Outcome::Closed => return,
             Outcome::Http2(conn) => conn,
         }
     };
     let _open = OpenConnection::new(&shared, kind, "h2");
     http2::serve(h2, &shared.server, &ticket).await;
+}
+
+/// Serves HTTP/1 until the connection ends; when it is cut off, its request is dropped where it stands.
+async fn until_cut(conn: Box<Conn>, server: &Server, ticket: &Ticket) -> Outcome {
+    let info = Arc::clone(&conn.info);
+    let mut serving = pin!(http1::serve(conn, server, ticket));
+    poll_fn(|context| {
+        if ticket.poll_cut(context) {
+            info.cut.store(true, Ordering::Release);
+            return Poll::Ready(Outcome::Closed);
+        }
+        serving.as_mut().poll(context)
+    })
+    .await
 }
 
 /// From an accepted socket to a connection that HTTP can be spoken on, and whether it is HTTP/2.
@@ -144,7 +161,7 @@ async fn open(stream: TcpStream, remote: SocketAddr, kind: Listener, shared: &Sh
             give_up: AtomicBool::new(false),
             holding: AtomicBool::new(false),
             release: AtomicBool::new(false),
-            kill: CancellationToken::new(),
+            cut: AtomicBool::new(false),
         })
     };
     match kind {

@@ -17,6 +17,7 @@ use crate::access_log::AccessLog;
 use crate::decision::BodyLength;
 use crate::decision::{self, Answer, Decision, Forward, HeaderOp, HeaderOps, Peer, RequestHead};
 use crate::exchange::Exchange;
+use crate::listeners::drain::Drain;
 use crate::live::{CLIENT_PAUSE, Shape};
 use crate::metrics::{Listener, Metrics};
 use crate::policy::forwarding::X_REQUEST_ID;
@@ -43,6 +44,7 @@ pub struct Engine {
     pub metrics: Arc<Metrics>,
     pub unmatched: Arc<RouteMetrics>,
     pub access_log: AccessLog,
+    pub drain: Drain,
     pub trusted_proxies: Vec<ipnet::IpNet>,
     /// The port of the HTTPS listener, for redirects to it.
     pub https_port: u16,
@@ -424,6 +426,10 @@ impl ProxyHttp for Proxy {
                 // The stream's own idle timer watches both directions from here on.
                 session.set_read_timeout(None);
             }
+        }
+        if self.0.drain.is_draining() {
+            // The engine has looked when the request came, which may be long ago.
+            session.set_keepalive(None);
         }
         edit(response, &forward.route.route.response_headers)?;
         response.insert_header(X_REQUEST_ID, context.exchange.id.as_str())?;

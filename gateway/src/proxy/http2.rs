@@ -11,6 +11,7 @@ use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::Digest;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::{H2Accept, H2Options, HttpSession, default_h2_options, handshake};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::drain::Ticket;
@@ -38,6 +39,7 @@ enum Next {
     /// A request, or a refused one; none at the end of the connection.
     Stream(Option<Box<H2Accept>>),
     Drain,
+    Cut,
     Idle,
 }
 
@@ -74,8 +76,15 @@ impl Drop for OpenStream {
     }
 }
 
-/// Serves streams until the connection ends.
+/// Serves streams until the connection ends, or is cut off.
 pub async fn serve(conn: Box<Conn>, server: &Arc<Server>, ticket: &Ticket) {
+    let mut streams = JoinSet::new();
+    accept(conn, server, ticket, &mut streams).await;
+    // The engine notices by itself that the client is gone, and accounts for it.
+    streams.detach_all();
+}
+
+async fn accept(conn: Box<Conn>, server: &Arc<Server>, ticket: &Ticket, streams: &mut JoinSet<()>) {
     let info = Arc::clone(&conn.info);
     let digest =
         Arc::new(Digest { ssl_digest: None, timing_digest: Vec::new(), proxy_digest: None, socket_digest: None });
@@ -93,6 +102,9 @@ pub async fn serve(conn: Box<Conn>, server: &Arc<Server>, ticket: &Ticket) {
                 if let Poll::Ready(accepted) = accept.as_mut().poll(context) {
                     // An error means that the client broke the protocol or is gone; h2 has said so to it.
                     return Poll::Ready(Next::Stream(accepted.unwrap_or(None).map(Box::new)));
+                }
+                if ticket.poll_cut(context) {
+                    return Poll::Ready(Next::Cut);
                 }
                 if !goaway_sent && ticket.poll_draining(context) {
                     return Poll::Ready(Next::Drain);
@@ -115,9 +127,11 @@ pub async fn serve(conn: Box<Conn>, server: &Arc<Server>, ticket: &Ticket) {
                 }
                 H2Accept::Session(session) => {
                     last_stream = Instant::now();
+                    // One that panicked has told of it; the others are of no interest.
+                    while streams.try_join_next().is_some() {}
                     let open = OpenStream::new(&open);
                     let (server, scope) = (Arc::clone(server), Scope::new(Arc::clone(&info), None));
-                    tokio::spawn(async move {
+                    streams.spawn(async move {
                         let _open = open;
                         let session = ServerSession::new_http2(session);
                         scope.run(server.proxy.process_new_http(session, &server.shutdown)).await;
@@ -127,6 +141,11 @@ pub async fn serve(conn: Box<Conn>, server: &Arc<Server>, ticket: &Ticket) {
             Next::Drain => {
                 goaway_sent = true;
                 connection.graceful_shutdown();
+            }
+            Next::Cut => {
+                info.cut.store(true, Ordering::Release);
+                streams.shutdown().await;
+                return;
             }
             Next::Idle => {
                 let idle_for = last_stream.elapsed();

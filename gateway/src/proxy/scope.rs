@@ -39,8 +39,8 @@ pub struct ConnInfo {
     pub holding: AtomicBool,
     /// Nothing followed: what is held has to leave now.
     pub release: AtomicBool,
-    /// Ends every exchange of the connection at once.
-    pub kill: CancellationToken,
+    /// The gateway's drain time is over: what goes on is cut off.
+    pub cut: AtomicBool,
 }
 
 /// One request in flight.
@@ -108,11 +108,12 @@ impl Scope {
 
     /// Why the request was cut off, if it was.
     pub fn ended(&self) -> Option<Reason> {
-        self.ended.get().copied()
+        let cut = || self.conn.cut.load(Ordering::Acquire).then_some(Reason::ShuttingDown);
+        self.ended.get().copied().or_else(cut)
     }
 
-    /// Drives `serve` to its end, or until its route is retired, its stream idles or its connection
-    /// is to be killed; then it is dropped where it stands and there is no output.
+    /// Drives `serve` to its end, or until its route is retired or its stream idles; then it is
+    /// dropped where it stands and there is no output.
     pub async fn run<F: Future>(self: Arc<Self>, serve: F) -> Option<F::Output> {
         let mut serve = pin!(CURRENT.scope(Arc::clone(&self), serve));
         // Most answers are complete in the poll that sees their head, and need no watch.
@@ -157,7 +158,6 @@ impl Scope {
             let before = self.moved.load(Ordering::Relaxed);
             tokio::select! {
                 () = stream.retired.cancelled() => return Reason::RouteRemoved,
-                () = self.conn.kill.cancelled() => return Reason::ShuttingDown,
                 () = tokio::time::sleep(stream.idle_timeout) => {
                     if self.moved.load(Ordering::Relaxed) == before {
                         return Reason::StreamIdle;
