@@ -14,6 +14,7 @@ use pingora_proxy::http_proxy;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, oneshot};
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::AccessLog;
@@ -41,7 +42,7 @@ const MAX_TRIES: usize = 4;
 const POLL_INTERVAL: Duration = Duration::from_secs(10);
 /// Idle connections stay open for this long after a SIGTERM, for requests that are on their way.
 const IDLE_GRACE: Duration = Duration::from_millis(500);
-/// Longest wait for connections that are cut off to be let go of.
+/// Longest wait for connections that are cut off, or belong to the admin listener, to be let go of.
 const CUT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest wait for the last access lines to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -122,6 +123,9 @@ pub struct Gateway {
     health: Health,
     drain: Drain,
     accepting: CancellationToken,
+    /// The tasks that accept.
+    listening: JoinSet<()>,
+    admin: JoinHandle<()>,
     background: CancellationToken,
     successor: oneshot::Receiver<()>,
     drain_timeout: Duration,
@@ -209,22 +213,26 @@ impl Gateway {
             handshake_timeout: config.handshake_timeout,
         });
         let (accepting, background) = (CancellationToken::new(), CancellationToken::new());
-        tokio::spawn(listeners::accept(http, Listener::Http, Arc::clone(&shared), accepting.clone()));
-        tokio::spawn(listeners::accept(https, Listener::Https, shared, accepting.clone()));
+        let mut listening = JoinSet::new();
+        listening.spawn(listeners::accept(http, Listener::Http, Arc::clone(&shared), accepting.clone()));
+        listening.spawn(listeners::accept(https, Listener::Https, shared, accepting.clone()));
         let admin =
             Admin { router, metrics, health: health.clone(), certs: certs.clone(), access_log: access_log.clone() };
-        tokio::spawn(admin::serve(admin_listener, admin, background.clone()));
+        // What asks how the gateway is means the process that accepts.
+        let admin = tokio::spawn(admin::serve(admin_listener, admin, accepting.clone()));
         tokio::spawn(background.clone().run_until_cancelled_owned(upstreams.run()));
         tokio::spawn(certs.watch(drain.engine_signal()));
         let watching = Arc::clone(&reloader).watch(text);
         tokio::spawn(background.clone().run_until_cancelled_owned(watching));
-        let successor = await_successor(socket_path, passed, takeover);
+        let successor = await_successor(socket_path, passed, takeover).await?;
         Ok(Self {
             addresses,
             reloader,
             health,
             drain,
             accepting,
+            listening,
+            admin,
             background,
             successor,
             drain_timeout: config.drain_timeout,
@@ -265,7 +273,7 @@ impl Gateway {
             }
             None => {
                 tracing::info!(connections = self.drain.open(), "a successor serves; draining");
-                self.accepting.cancel();
+                self.stop_accepting().await;
                 let deadline = tokio::time::Instant::now() + self.drain_timeout;
                 self.drain.start();
                 // Clients that keep connections open get to send one more request on each.
@@ -275,19 +283,30 @@ impl Gateway {
                 deadline
             }
         };
-        if tokio::time::timeout_at(deadline, self.drain.finished()).await.is_err() {
+        let finished = tokio::time::timeout_at(deadline, self.drain.finished()).await;
+        self.stop_accepting().await;
+        // One more may have come while the last one went.
+        if finished.is_err() || tokio::time::timeout_at(deadline, self.drain.finished()).await.is_err() {
             tracing::warn!(connections = self.drain.open(), "the drain time is over; closing what is left");
-            self.accepting.cancel();
             self.drain.cut();
             // Each is recorded as its task lets go of it.
             let _ = tokio::time::timeout(CUT_TIMEOUT, self.drain.finished()).await;
         }
-        self.accepting.cancel();
+        if stop.is_none() {
+            // Whoever asked before the handover is answered; `edd tap` would follow without end.
+            let _ = tokio::time::timeout(CUT_TIMEOUT, self.admin).await;
+        }
         self.background.cancel();
         let access_log = self.access_log;
         // Failing means that the thread was not to be had; the lines are then lost with the process.
         let _ = tokio::task::spawn_blocking(move || access_log.flush(FLUSH_TIMEOUT)).await;
         tracing::info!("stopped");
+    }
+
+    /// No connection is accepted from here on, and the drain knows of every one that was.
+    async fn stop_accepting(&mut self) {
+        self.accepting.cancel();
+        while self.listening.join_next().await.is_some() {}
     }
 }
 
@@ -321,23 +340,32 @@ fn duplicate(listener: &TcpListener) -> io::Result<OwnedFd> {
     listener.as_fd().try_clone_to_owned()
 }
 
-/// Tells a predecessor that this process serves, then waits for a successor on a thread of its own.
-fn await_successor(path: PathBuf, sockets: Vec<(Role, OwnedFd)>, takeover: Option<Takeover>) -> oneshot::Receiver<()> {
+/// Lets a successor find this process, tells a predecessor that it serves, and waits for the
+/// successor on a thread of its own.
+async fn await_successor(
+    path: PathBuf,
+    sockets: Vec<(Role, OwnedFd)>,
+    takeover: Option<Takeover>,
+) -> io::Result<oneshot::Receiver<()>> {
     let (done, successor) = oneshot::channel();
-    std::thread::spawn(move || {
+    let offering = tokio::task::spawn_blocking(move || {
         let offer = handover::offer(&path);
         if let Some(takeover) = takeover
             && let Err(error) = takeover.ready()
         {
             tracing::warn!(%error, "the predecessor could not be told to drain; stop it by hand");
         }
+        (offer, path)
+    });
+    let (offer, path) = offering.await?;
+    std::thread::Builder::new().name("handover".to_owned()).spawn(move || {
         match offer.and_then(|offer| offer.wait(&sockets)) {
             // Nobody waits any more when the gateway is being stopped anyway.
             Ok(()) => drop(done.send(())),
             Err(error) => tracing::warn!(%error, path = %path.display(), "this process cannot be taken over from"),
         }
-    });
-    successor
+    })?;
+    Ok(successor)
 }
 
 /// Loads the routes file into the table, at the start and whenever it changes.

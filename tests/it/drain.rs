@@ -79,7 +79,10 @@ async fn idle_connections_are_told() {
     h2.send(Frame::request(1, &frames::get("a.test", "/x")).bytes()).await;
     h2.frame_where(|frame| frame.stream == 1 && frame.flags & frames::END_STREAM != 0).await.expect("an answer");
     let since = terminate(&mut edd).await;
-    // A request that was on its way is answered, and is the last.
+    // Meanwhile others are served. A request that was on its way is answered, and is the last.
+    for _ in 0..10 {
+        assert_eq!(edd.get("a.test", "/x").await.status, 200);
+    }
     asks.send(GET).await;
     let answer = asks.response().await;
     assert_eq!((answer.status, answer.header("connection")), (200, "close"));

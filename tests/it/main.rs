@@ -29,6 +29,7 @@ mod settings;
 mod slow;
 mod smuggling;
 mod streaming;
+mod takeover;
 mod transfers;
 mod upstream_faults;
 mod websocket;

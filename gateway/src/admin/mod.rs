@@ -1,6 +1,7 @@
 //! The admin listener: health, metrics, and what the gateway knows of its routes. Loopback by
 //! default; it has no authentication of its own.
 
+mod accepting;
 mod certificates;
 mod problem;
 mod tap;
@@ -19,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::AccessLog;
+use crate::admin::accepting::Accepting;
 use crate::admin::problem::Problem;
 use crate::certs::CertStore;
 use crate::health::{Check, CheckState, Health};
@@ -37,7 +39,7 @@ pub struct Admin {
     pub access_log: AccessLog,
 }
 
-/// Serves until `stop`.
+/// Accepts until `stop`, and returns when the last connection has ended.
 pub async fn serve(listener: TcpListener, admin: Admin, stop: CancellationToken) {
     let pages = Pages::new()
         .route("/livez", get(|| async { "ok\n" }))
@@ -53,7 +55,8 @@ pub async fn serve(listener: TcpListener, admin: Admin, stop: CancellationToken)
         })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed("this page is read, with GET or HEAD") })
         .with_state(admin);
-    let served = axum::serve(listener, pages).with_graceful_shutdown(async move { stop.cancelled().await });
+    let listener = Accepting { listener, stop: stop.clone() };
+    let served = axum::serve(listener, pages).with_graceful_shutdown(accepting::last_requests(stop));
     if let Err(error) = served.await {
         tracing::error!(%error, "the admin listener failed");
     }

@@ -57,7 +57,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Accepts connections until `stop`.
+/// Accepts connections until `stop`; when it returns, the drain knows of every one of them.
 pub async fn accept(listener: TcpListener, kind: Listener, shared: Arc<Shared>, stop: CancellationToken) {
     loop {
         let accepted = tokio::select! {
@@ -71,7 +71,9 @@ pub async fn accept(listener: TcpListener, kind: Listener, shared: Arc<Shared>, 
                     shared.metrics.connections_refused.with_label_values(&["max_connections"]).inc();
                     continue;
                 }
-                tokio::spawn(serve(stream, remote, kind, Arc::clone(&shared)));
+                // Here and not in the task: a drain that begins now has to know of it.
+                let ticket = shared.drain.register();
+                tokio::spawn(serve(stream, remote, kind, Arc::clone(&shared), ticket));
             }
             Err(error) => {
                 shared.metrics.accept_errors.inc();
@@ -99,8 +101,7 @@ impl Drop for OpenConnection {
     }
 }
 
-async fn serve(stream: TcpStream, remote: SocketAddr, kind: Listener, shared: Arc<Shared>) {
-    let ticket = shared.drain.register();
+async fn serve(stream: TcpStream, remote: SocketAddr, kind: Listener, shared: Arc<Shared>, ticket: Ticket) {
     // Failing means that the client is gone already, which the first read tells.
     let _ = stream.set_nodelay(true);
     let opening = tokio::time::timeout(shared.handshake_timeout, open(stream, remote, kind, &shared));

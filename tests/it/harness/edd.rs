@@ -135,6 +135,11 @@ impl Edd {
         kill_process(pid, signal).unwrap_or_else(|e| panic!("send {signal:?} to edd: {e}"));
     }
 
+    /// It will be asked to end by somebody else, such as its successor.
+    pub fn may_exit(&mut self) {
+        self.may_end = true;
+    }
+
     /// Waits for the end of a process that was asked to end.
     pub async fn wait_exit(&mut self) -> ExitStatus {
         // Its stdout ends with it; only then is waiting for it no wait.
