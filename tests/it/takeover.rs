@@ -155,6 +155,9 @@ async fn streams_of_the_predecessor_have_the_drain_time() {
     let edd = Edd::gateway(upstream.routes()).env("EDD_DRAIN_SECONDS", &DRAIN.as_secs().to_string());
     let mut edd = edd.start().await;
     let mut socket = edd.websocket("a.test").await;
+    let mut idle = edd.connect().await;
+    idle.send("GET /x HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+    assert_eq!(idle.response().await.header("connection"), "keep-alive");
     let mut waiting = edd.connect().await;
     waiting.send("GET /gate/end HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
     upstream.wait("the request", |seen| seen.target == "/gate/end" && seen.is_whole()).await;
@@ -171,6 +174,10 @@ async fn streams_of_the_predecessor_have_the_drain_time() {
         assert_ne!(started(&successor).await, before);
     }
     socket.echo("still here").await;
+    // Who has kept a connection open may ask once more on it.
+    idle.send("GET /x HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+    let answer = idle.response().await;
+    assert_eq!((answer.status, answer.header("connection")), (200, "close"));
     upstream.open("end");
     assert_eq!(waiting.response().await.text(), "open");
     assert_eq!(socket.next().await, None);
