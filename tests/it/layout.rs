@@ -24,7 +24,7 @@ const MAY_IMPORT: [(&str, &[&str]); 9] = [
     ("router", &["live", "table"]),
     ("certs", &["route"]),
     ("drain", &[]),
-    ("metrics", &["reason", "route"]),
+    ("metrics", &["reason", "route", "route_metrics"]),
 ];
 
 /// Modules of the gateway that must not import, or name, what follows.
@@ -42,7 +42,7 @@ const MUST_NOT: [(&str, &[&str]); 7] = [
 
 /// The only places of the gateway that name these crates.
 const ONLY_IN: [(&str, &[&str]); 5] = [
-    ("pingora", &["proxy", "live", "gateway"]),
+    ("pingora", &["proxy", "live", "upgrade_socket", "gateway"]),
     ("axum", &["admin"]),
     ("granit_parser", &["sources"]),
     ("notify", &["sources", "certs"]),
