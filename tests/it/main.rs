@@ -31,5 +31,6 @@ mod smuggling;
 mod streaming;
 mod takeover;
 mod transfers;
+mod up;
 mod upstream_faults;
 mod websocket;

@@ -21,6 +21,7 @@ pub fn setup() -> Result<Cargo, Failure> {
 pub fn test(full: bool, filters: &[String]) -> Result<(), Failure> {
     let mut command = setup()?.command(&["test", "--workspace", "--locked"]);
     if full {
+        install::ensure(tool::FULL)?;
         command.env("EDD_TEST_FULL", "1");
     }
     if !filters.is_empty() {

@@ -53,6 +53,9 @@ pub const TEST: &[Tool] = &[
     debian("h2load", "nghttp2-client", "tests load HTTP/2 with it"),
 ];
 
+/// To test it at length.
+pub const FULL: &[Tool] = &[debian("chromium", "chromium", "a test looks at the page of `edd up` with it")];
+
 /// To compare it with its peers. The peers themselves are not here: a package that starts a server on port 80 is not
 /// ours to install.
 pub const PEERS: &[Tool] = &[

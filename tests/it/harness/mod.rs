@@ -44,7 +44,7 @@ mod websocket;
 mod workdir;
 
 pub use cases::Cases;
-pub use connection::{Connection, Flood};
+pub use connection::{Connection, Flood, Stream};
 pub use edd::Edd;
 pub use h2_client::H2Client;
 pub use h2_upstream::{H2Upstream, send_all};
