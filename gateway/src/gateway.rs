@@ -13,7 +13,7 @@ use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::http_proxy;
 use serde::Serialize;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -28,18 +28,16 @@ use crate::metrics::{Listener, Metrics};
 use crate::proxy::engine::{Engine, Proxy};
 use crate::proxy::http1::{HeadLimits, Server};
 use crate::publish::{PublishError, Publisher};
-use crate::route::{Authority, Route};
+use crate::reloader::Reloader;
+use crate::route::Authority;
 use crate::router::Router;
-use crate::sources::file::{self, LoadError};
-use crate::sources::watch::RoutesWatcher;
+use crate::sources::LoadError;
 use crate::upstream::Upstreams;
 
 /// Upstream connections kept open for reuse.
 const UPSTREAM_POOL_CONNECTIONS: usize = 1024;
 /// Tries of one request at its targets, failures of stale connections included.
 const MAX_TRIES: usize = 4;
-/// How often files are read again on file systems that report no changes.
-const POLL_INTERVAL: Duration = Duration::from_secs(10);
 /// Idle connections stay open for this long after a SIGTERM, for requests that are on their way.
 const IDLE_GRACE: Duration = Duration::from_millis(500);
 /// Longest wait for connections that are cut off, or belong to the admin listener, to be let go of.
@@ -149,13 +147,7 @@ impl Gateway {
             certs: certs.clone(),
             route_drain: config.drain_timeout,
         };
-        let reloader = Arc::new(Reloader {
-            path: config.routes_file,
-            publisher,
-            health: health.clone(),
-            metrics: Arc::clone(&metrics),
-            asked: Notify::new(),
-        });
+        let reloader = Arc::new(Reloader::new(config.routes_file, publisher, health.clone(), Arc::clone(&metrics)));
         let text = reloader.first_load().await?;
 
         let socket_path = handover::socket_path(&config.data_dir);
@@ -366,104 +358,4 @@ async fn await_successor(
         }
     })?;
     Ok(successor)
-}
-
-/// Loads the routes file into the table, at the start and whenever it changes.
-pub struct Reloader {
-    path: PathBuf,
-    publisher: Publisher,
-    health: Health,
-    metrics: Arc<Metrics>,
-    asked: Notify,
-}
-
-impl Reloader {
-    async fn first_load(&self) -> Result<String, StartError> {
-        let text = file::read(&self.path)?;
-        let parsed = file::parse(&text, &self.origin()).map_err(LoadError::Invalid)?;
-        for warning in &parsed.warnings {
-            tracing::warn!("{warning}");
-        }
-        self.publish(parsed.routes).await?;
-        Ok(text)
-    }
-
-    /// Asks for the file to be read again, changed or not.
-    pub fn reload(&self) {
-        self.asked.notify_one();
-    }
-
-    /// Follows the file. What it says is taken by this task alone, so the last state wins.
-    async fn watch(self: Arc<Self>, mut served: String) {
-        loop {
-            let mut watcher = match RoutesWatcher::new(&self.path, &served, POLL_INTERVAL) {
-                Ok(watcher) => Some(watcher),
-                Err(error) => {
-                    tracing::error!(%error, "the routes file is not watched; send SIGHUP after a change");
-                    None
-                }
-            };
-            loop {
-                let changed = async {
-                    match &mut watcher {
-                        Some(watcher) => watcher.changed().await,
-                        None => std::future::pending().await,
-                    }
-                };
-                tokio::select! {
-                    biased;
-                    () = self.asked.notified() => break,
-                    text = changed => match text {
-                        Ok(text) => self.take(&text).await,
-                        Err(error) => self.reject(error.to_string()),
-                    },
-                }
-            }
-            match file::read(&self.path) {
-                Ok(text) => {
-                    self.take(&text).await;
-                    served = text;
-                }
-                Err(error) => self.reject(error.to_string()),
-            }
-        }
-    }
-
-    async fn take(&self, text: &str) {
-        match file::parse(text, &self.origin()) {
-            Err(diagnostics) => {
-                let all: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
-                self.reject(all.join("\n"));
-            }
-            Ok(parsed) => {
-                for warning in &parsed.warnings {
-                    tracing::warn!("{warning}");
-                }
-                if let Err(error) = self.publish(parsed.routes).await {
-                    self.reject(error.to_string());
-                }
-            }
-        }
-    }
-
-    fn reject(&self, error: String) {
-        tracing::error!(file = %self.path.display(), "the routes were not taken, the last good ones serve on\n{error}");
-        self.metrics.reloads.with_label_values(&["failure"]).inc();
-        self.metrics.reload_successful.set(0);
-        self.health.routes_rejected(error);
-    }
-
-    async fn publish(&self, routes: Vec<Route>) -> Result<(), PublishError> {
-        let count = routes.len();
-        let revision = self.publisher.publish(routes).await?;
-        self.metrics.reloads.with_label_values(&["success"]).inc();
-        self.metrics.reload_successful.set(1);
-        self.health.routes_loaded(&self.origin(), revision, count);
-        tracing::info!(revision, routes = count, file = %self.path.display(), "routes published");
-        Ok(())
-    }
-
-    fn origin(&self) -> String {
-        self.path.display().to_string()
-    }
 }

@@ -21,6 +21,7 @@ pub mod policy;
 pub mod proxy;
 pub mod publish;
 pub mod reason;
+pub mod reloader;
 pub mod route;
 pub mod route_metrics;
 pub mod router;

@@ -75,7 +75,7 @@ impl Takeover {
     }
 }
 
-/// The old process's side. Removes its socket file when dropped, unless another process owns it by then.
+/// The old process's side. Its socket file stays behind; the next process replaces it.
 #[derive(Debug)]
 pub struct Offer {
     listener: UnixListener,

@@ -52,11 +52,6 @@ impl H2Client {
         drop(self.requests);
         within("the connection to close", self.connection).await.expect("the connection's task").err()
     }
-
-    /// Whether the connection has ended.
-    pub fn is_closed(&self) -> bool {
-        self.connection.is_finished()
-    }
 }
 
 pub fn get(url: &str) -> Request<()> {

@@ -47,7 +47,7 @@ pub use cases::Cases;
 pub use connection::{Connection, Flood, Stream};
 pub use edd::Edd;
 pub use h2_client::H2Client;
-pub use h2_upstream::{H2Upstream, send_all};
+pub use h2_upstream::H2Upstream;
 pub use log::LogLine;
 pub use metrics::Metrics;
 pub use program::{Output, Program, Running};
