@@ -380,7 +380,10 @@ async fn requests_with_effects_are_never_sent_twice() {
     })
     .await;
     let edd = Edd::gateway(upstream.routes()).start().await;
-    assert_eq!(edd.get("a.test", "/x").await.text(), "real");
+    let first = edd.get("a.test", "/x").await;
+    assert_eq!(first.text(), "real");
+    // By now the connection is kept for the next request.
+    edd.access_line(first.header("x-request-id")).await;
     let mut client = edd.connect().await;
     client.send(POST).await;
     edd.refusal(&mut client, 502, "upstream_closed").await;
