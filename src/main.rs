@@ -18,13 +18,31 @@ mod up;
 use std::process::ExitCode;
 
 use crate::cli::Command;
+use crate::exit::{Code, Failure};
 
 // 11 % less CPU per request than the system's allocator; see README, "How fast it is".
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let result = cli::parse().and_then(|cli| match cli.command {
+    let result = cli::parse().and_then(|cli| {
+        if !matches!(cli.command, Command::Gateway(_) | Command::Up(_)) {
+            // What prints and ends, ends without a word when `head` has read enough.
+            sigpipe::reset();
+        }
+        run(cli.command)
+    });
+    match result {
+        Ok(code) => code.into(),
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            failure.code.into()
+        }
+    }
+}
+
+fn run(command: Command) -> Result<Code, Failure> {
+    match command {
         Command::Gateway(args) => gateway::run(args),
         Command::Up(args) => up::run(args),
         Command::Routes(command) => routes::run(command),
@@ -33,12 +51,5 @@ fn main() -> ExitCode {
         Command::Healthcheck(args) => healthcheck::run(&args),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { dir } => manual::man(dir.as_deref()),
-    });
-    match result {
-        Ok(code) => code.into(),
-        Err(failure) => {
-            eprintln!("error: {failure}");
-            failure.code.into()
-        }
     }
 }

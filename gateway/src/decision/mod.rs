@@ -165,11 +165,12 @@ fn try_forward(
         return Err(answer(Reason::NoRoute, "no route takes this host and path"));
     };
     let route = &live.route;
+    redirect::to_https(route, head, peer, &host, &path).map_err(|redirect| Box::new(redirect.on(live)))?;
     client_auth::check(route, peer, &host).map_err(|refused| Box::new(refused.on(live)))?;
-    redirect::check(route, head, peer, &host, &path).map_err(|redirect| Box::new(redirect.on(live)))?;
+    redirect::elsewhere(route, head, &path).map_err(|redirect| Box::new(redirect.on(live)))?;
     limits::check_length(route, head.body).map_err(|refused| Box::new(refused.on(live)))?;
     let Action::Proxy { .. } = route.action else {
-        // `redirect::check` answers for every redirecting route.
+        // `redirect::elsewhere` answers for every redirecting route.
         return Err(answer(Reason::Internal, "a redirecting route did not redirect"));
     };
     let shape = upgrade::shape(route, head);

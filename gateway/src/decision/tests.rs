@@ -279,6 +279,14 @@ fn a_host_with_client_certificates_has_no_side_door() {
     assert_eq!(reason(tls("a.example", false)), Some(Reason::ClientCertificate));
     assert_eq!(reason(tls("b.example", true)), Some(Reason::Misdirected));
     assert_eq!(reason(None), Some(Reason::Misdirected));
+
+    let mut guarded = route("a.example", "/");
+    guarded.client_auth = Some(ClientAuth { ca_file: "ca.pem".into(), required: true });
+    guarded.https_only = true;
+    let Decision::Answer(answer) = run(&get("a.example/"), &self::snapshot(vec![guarded])).decision else {
+        panic!("forwarded")
+    };
+    assert_eq!(answer.location.as_deref(), Some("https://a.example/"));
 }
 
 #[test]

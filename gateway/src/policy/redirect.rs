@@ -6,21 +6,31 @@ use crate::decision::{Answer, Peer, RequestHead};
 use crate::reason::Reason;
 use crate::route::{Action, Route};
 
-/// The redirect that `route` answers with, if it does, as an error.
-pub fn check(route: &Route, head: &RequestHead<'_>, peer: &Peer<'_>, host: &str, path: &str) -> Result<(), Answer> {
-    let query = head.query.map(|query| format!("?{query}")).unwrap_or_default();
-    if route.https_only && super::forwarding::scheme(head.headers, peer) == "http" {
-        let port = https_port(head, peer).map(|port| format!(":{port}")).unwrap_or_default();
-        return Err(to(301, format!("https://{host}{port}{path}{query}")));
+/// The redirect to HTTPS that `route` asks for, as an error. It tells nothing but the address, so that
+/// it comes before any check of who asks.
+pub fn to_https(route: &Route, head: &RequestHead<'_>, peer: &Peer<'_>, host: &str, path: &str) -> Result<(), Answer> {
+    if !route.https_only || super::forwarding::scheme(head.headers, peer) != "http" {
+        return Ok(());
     }
+    let port = https_port(head, peer).map(|port| format!(":{port}")).unwrap_or_default();
+    Err(to(301, format!("https://{host}{port}{path}{}", query(head))))
+}
+
+/// The redirect that `route` consists of, if it does, as an error.
+pub fn elsewhere(route: &Route, head: &RequestHead<'_>, path: &str) -> Result<(), Answer> {
     match &route.action {
         Action::Redirect(redirect) if redirect.exact => Err(to(redirect.status, redirect.to.to_string())),
         Action::Redirect(redirect) => {
             let kept = crate::table::upstream_path(route, path);
-            Err(to(redirect.status, format!("{}{}{query}", redirect.to, kept.as_deref().unwrap_or(path))))
+            let kept = kept.as_deref().unwrap_or(path);
+            Err(to(redirect.status, format!("{}{kept}{}", redirect.to, query(head))))
         }
         Action::Proxy { .. } => Ok(()),
     }
+}
+
+fn query(head: &RequestHead<'_>) -> String {
+    head.query.map(|query| format!("?{query}")).unwrap_or_default()
 }
 
 /// The port to name: a client that named one reached the listener itself, one that named none came
