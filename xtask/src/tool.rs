@@ -16,8 +16,6 @@ pub struct Wheel {
     /// As pip takes it, with its version bound.
     pub requirement: &'static str,
     pub program: &'static str,
-    /// A variable that the build must then see.
-    pub variable: Option<(&'static str, &'static str)>,
 }
 
 const fn debian(program: &'static str, package: &'static str, why: &'static str) -> Tool {
@@ -26,23 +24,14 @@ const fn debian(program: &'static str, package: &'static str, why: &'static str)
 
 /// To compile edd.
 pub const BUILD: &[Tool] = &[
-    debian("cc", "gcc libc6-dev", "ring and mimalloc compile C"),
+    debian("cc", "gcc libc6-dev", "ring and jemalloc compile C"),
     Tool {
         program: "cmake",
         package: "cmake",
         why: "pingora-core builds zlib-ng",
-        wheel: Some(Wheel { requirement: "cmake>=3.25,<5", program: "cmake", variable: None }),
+        wheel: Some(Wheel { requirement: "cmake>=3.25,<5", program: "cmake" }),
     },
-    Tool {
-        program: "make",
-        package: "make",
-        why: "cmake drives it",
-        wheel: Some(Wheel {
-            requirement: "ninja>=1.11,<2",
-            program: "ninja",
-            variable: Some(("CMAKE_GENERATOR", "Ninja")),
-        }),
-    },
+    debian("make", "make", "cmake and jemalloc drive it"),
 ];
 
 /// To test it against clients that are not ours.
