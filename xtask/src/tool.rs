@@ -16,6 +16,8 @@ pub struct Wheel {
     /// As pip takes it, with its version bound.
     pub requirement: &'static str,
     pub program: &'static str,
+    /// A variable that the build must then see.
+    pub variable: Option<(&'static str, &'static str)>,
 }
 
 const fn debian(program: &'static str, package: &'static str, why: &'static str) -> Tool {
@@ -24,14 +26,23 @@ const fn debian(program: &'static str, package: &'static str, why: &'static str)
 
 /// To compile edd.
 pub const BUILD: &[Tool] = &[
-    debian("cc", "gcc libc6-dev", "ring and jemalloc compile C"),
+    debian("cc", "gcc libc6-dev", "ring and mimalloc compile C"),
     Tool {
         program: "cmake",
         package: "cmake",
         why: "pingora-core builds zlib-ng",
-        wheel: Some(Wheel { requirement: "cmake>=3.25,<5", program: "cmake" }),
+        wheel: Some(Wheel { requirement: "cmake>=3.25,<5", program: "cmake", variable: None }),
     },
-    debian("make", "make", "cmake and jemalloc drive it"),
+    Tool {
+        program: "make",
+        package: "make",
+        why: "cmake drives it",
+        wheel: Some(Wheel {
+            requirement: "ninja>=1.11,<2",
+            program: "ninja",
+            variable: Some(("CMAKE_GENERATOR", "Ninja")),
+        }),
+    },
 ];
 
 /// To test it against clients that are not ours.
