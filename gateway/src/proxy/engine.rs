@@ -13,198 +13,30 @@ use pingora_error::{Error, ErrorType};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
-use crate::access_log::AccessLog;
-use crate::decision::BodyLength;
-use crate::decision::{self, Answer, Decision, Forward, HeaderOp, HeaderOps, Peer, RequestHead};
-use crate::drain::Drain;
-use crate::exchange::Exchange;
+use crate::decision::{self, Answer, Decision, HeaderOp, HeaderOps, Peer};
 use crate::live::{CLIENT_PAUSE, Shape};
-use crate::metrics::{Listener, Metrics};
 use crate::policy::forwarding::X_REQUEST_ID;
-use crate::policy::{header_edits, hop_by_hop, limits};
-use crate::proxy::answer;
+use crate::policy::{hop_by_hop, limits};
+use crate::proxy::context::{Context, Engine, h2_body, request_head};
 use crate::proxy::failure;
-use crate::proxy::scope::Scope;
+use crate::proxy::respond::{apply, edit, respond};
 use crate::reason::Reason;
-use crate::route::HeaderEdits;
-use crate::route_metrics::RouteMetrics;
-use crate::router::Router;
-use crate::upstream::{Upstream, Upstreams};
 
 /// Targets tried for one request, the first included.
 const MAX_CONNECT_ATTEMPTS: u32 = 3;
 /// Longest wait for a client to take a piece of its answer.
 const CLIENT_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What every request needs.
-#[derive(Debug)]
-pub struct Engine {
-    pub router: Router,
-    pub upstreams: Upstreams,
-    pub metrics: Arc<Metrics>,
-    pub unmatched: Arc<RouteMetrics>,
-    pub access_log: AccessLog,
-    pub drain: Drain,
-    pub trusted_proxies: Vec<ipnet::IpNet>,
-    /// The port of the HTTPS listener, for redirects to it.
-    pub https_port: u16,
-}
-
-impl Engine {
-    /// Accounts for a finished request: metrics, access log, tap.
-    pub fn record(&self, exchange: &Exchange) {
-        let metrics = exchange.route.as_ref().map_or(&self.unmatched, |live| &live.metrics);
-        let seconds = exchange.started.elapsed().as_secs_f64();
-        if let Some(status) = exchange.status {
-            metrics.answered(exchange.listener, &exchange.method, status, seconds);
-        }
-        if let Some(reason) = exchange.reason.filter(|reason| *reason != Reason::Redirected) {
-            metrics.failed(reason);
-        }
-        if let Some(seconds) = exchange.upstream_seconds {
-            metrics.upstream_answered(seconds);
-        }
-        self.access_log.record(exchange);
-    }
-}
-
 /// The implementation of pingora's trait; one for all connections.
 #[derive(Clone, Debug)]
 pub struct Proxy(pub Arc<Engine>);
-
-/// One request inside the engine. Dropping it accounts for it, however it ended.
-pub struct Context {
-    engine: Arc<Engine>,
-    scope: Option<Arc<Scope>>,
-    exchange: Exchange,
-    forward: Option<Forward>,
-    /// The answer to give in place of what the engine's error would say.
-    refusal: Option<Answer>,
-    tried: u64,
-    connect_attempts: u32,
-    upstream: Option<Arc<Upstream>>,
-    upstream_since: Option<Instant>,
-}
-
-impl Context {
-    fn live(&self) -> Option<&Forward> {
-        self.forward.as_ref()
-    }
-
-    fn note_failure(&mut self, reason: Reason) {
-        self.exchange.reason.get_or_insert(reason);
-    }
-}
-
-impl Drop for Context {
-    fn drop(&mut self) {
-        if let Some(reason) = self.scope.as_ref().and_then(|scope| scope.ended()) {
-            self.note_failure(reason);
-        }
-        self.engine.metrics.in_flight.get(self.exchange.listener).dec();
-        self.engine.record(&self.exchange);
-    }
-}
-
-fn request_head<'a>(request: &'a RequestHeader, body: BodyLength, websocket: bool) -> RequestHead<'a> {
-    let host = || request.headers.get(header::HOST).and_then(|value| value.to_str().ok());
-    RequestHead {
-        method: &request.method,
-        authority: request.uri.authority().map(http::uri::Authority::as_str).or_else(host),
-        path: if request.uri.path().is_empty() { "/" } else { request.uri.path() },
-        query: request.uri.query(),
-        headers: &request.headers,
-        body,
-        http1: request.version != http::Version::HTTP_2,
-        websocket,
-    }
-}
-
-/// The body of a request that came over HTTP/2, where frames delimit it.
-fn h2_body(session: &mut Session) -> BodyLength {
-    if session.is_body_empty() {
-        return BodyLength::None;
-    }
-    let length = session.req_header().headers.get(header::CONTENT_LENGTH);
-    match length.and_then(|value| value.to_str().ok()).and_then(|value| value.parse().ok()) {
-        Some(length) => BodyLength::Bytes(length),
-        None => BodyLength::Chunked,
-    }
-}
-
-async fn respond(session: &mut Session, context: &mut Context, answer: Answer) -> pingora_error::Result<()> {
-    let rendered = answer::render(&answer, &session.req_header().headers, &context.exchange.id);
-    context.exchange.status = Some(rendered.status);
-    context.note_failure(answer.reason);
-    if let Some(live) = answer.route {
-        context.exchange.route = Some(live);
-    }
-    let mut head = ResponseHeader::build(rendered.status, Some(rendered.headers.len()))?;
-    for (name, value) in rendered.headers {
-        head.append_header(name, value)?;
-    }
-    // A redirect is the route's own answer; an error is not.
-    if answer.reason == Reason::Redirected
-        && let Some(live) = &context.exchange.route
-    {
-        edit(&mut head, &live.route.response_headers)?;
-    }
-    let no_body = rendered.body.is_empty() || session.req_header().method == http::Method::HEAD;
-    session.write_response_header(Box::new(head), no_body).await?;
-    if !no_body {
-        session.write_response_body(Some(rendered.body), true).await?;
-    } else if session.req_header().version == http::Version::HTTP_2 {
-        // A stream that is let go of before its end is reset, and the client discards the answer.
-        session.downstream_session.finish_body().await?;
-    }
-    Ok(())
-}
-
-/// Applies a route's changes to the head of an answer.
-fn edit(head: &mut ResponseHeader, edits: &HeaderEdits) -> pingora_error::Result<()> {
-    let mut ops = HeaderOps::new();
-    header_edits::apply(edits, &mut ops);
-    apply(head, ops)
-}
-
-fn apply(head: &mut ResponseHeader, ops: HeaderOps) -> pingora_error::Result<()> {
-    for op in ops {
-        match op {
-            HeaderOp::Remove(name) => {
-                head.remove_header(&name);
-            }
-            HeaderOp::Set(name, value) => head.insert_header(name, value)?,
-            HeaderOp::Append(name, value) => {
-                head.append_header(name, value)?;
-            }
-        }
-    }
-    Ok(())
-}
 
 #[async_trait]
 impl ProxyHttp for Proxy {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        let scope = Scope::current();
-        let (listener, ip) = match &scope {
-            Some(scope) => (scope.conn.listener, scope.conn.ip),
-            // Only a request outside `Scope::run` has none; `request_filter` refuses it.
-            None => (Listener::Http, std::net::IpAddr::from([0, 0, 0, 0])),
-        };
-        self.0.metrics.in_flight.get(listener).inc();
-        Context {
-            engine: Arc::clone(&self.0),
-            exchange: Exchange::new(listener, ip),
-            scope,
-            forward: None,
-            refusal: None,
-            tried: 0,
-            connect_attempts: 0,
-            upstream: None,
-            upstream_since: None,
-        }
+        Context::new(Arc::clone(&self.0))
     }
 
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> pingora_error::Result<bool> {

@@ -20,9 +20,9 @@ use crate::drain::Ticket;
 use crate::exchange::Exchange;
 use crate::proxy::answer;
 use crate::proxy::conn::Conn;
-use crate::proxy::engine::{Engine, Proxy};
 use crate::proxy::framing::{self, HeadScanner, Violation};
 use crate::proxy::scope::Scope;
+use crate::proxy::{context::Engine, engine::Proxy};
 use crate::reason::Reason;
 
 /// The preface of HTTP/2 with prior knowledge (RFC 9113 §3.4).

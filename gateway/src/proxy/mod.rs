@@ -3,11 +3,13 @@
 pub mod answer;
 pub mod chunks;
 pub mod conn;
+pub mod context;
 pub mod engine;
 mod failure;
 pub mod framing;
 pub mod http1;
 pub mod http2;
 mod patience;
+mod respond;
 pub mod scope;
 pub mod transport;

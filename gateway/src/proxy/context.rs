@@ -1,0 +1,134 @@
+//! One request inside the engine, from its head to its record.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::header;
+use pingora_http::RequestHeader;
+use pingora_proxy::Session;
+
+use crate::access_log::AccessLog;
+use crate::decision::{Answer, BodyLength, Forward, RequestHead};
+use crate::drain::Drain;
+use crate::exchange::Exchange;
+use crate::metrics::{Listener, Metrics};
+use crate::proxy::scope::Scope;
+use crate::reason::Reason;
+use crate::route_metrics::RouteMetrics;
+use crate::router::Router;
+use crate::upstream::{Upstream, Upstreams};
+
+/// What every request needs.
+#[derive(Debug)]
+pub struct Engine {
+    pub router: Router,
+    pub upstreams: Upstreams,
+    pub metrics: Arc<Metrics>,
+    pub unmatched: Arc<RouteMetrics>,
+    pub access_log: AccessLog,
+    pub drain: Drain,
+    pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// The port of the HTTPS listener, for redirects to it.
+    pub https_port: u16,
+}
+
+impl Engine {
+    /// Accounts for a finished request: metrics, access log, tap.
+    pub fn record(&self, exchange: &Exchange) {
+        let metrics = exchange.route.as_ref().map_or(&self.unmatched, |live| &live.metrics);
+        let seconds = exchange.started.elapsed().as_secs_f64();
+        if let Some(status) = exchange.status {
+            metrics.answered(exchange.listener, &exchange.method, status, seconds);
+        }
+        if let Some(reason) = exchange.reason.filter(|reason| *reason != Reason::Redirected) {
+            metrics.failed(reason);
+        }
+        if let Some(seconds) = exchange.upstream_seconds {
+            metrics.upstream_answered(seconds);
+        }
+        self.access_log.record(exchange);
+    }
+}
+
+/// One request inside the engine. Dropping it accounts for it, however it ended.
+pub struct Context {
+    engine: Arc<Engine>,
+    pub scope: Option<Arc<Scope>>,
+    pub exchange: Exchange,
+    pub forward: Option<Forward>,
+    /// The answer to give in place of what the engine's error would say.
+    pub refusal: Option<Answer>,
+    pub tried: u64,
+    pub connect_attempts: u32,
+    pub upstream: Option<Arc<Upstream>>,
+    pub upstream_since: Option<Instant>,
+}
+
+impl Context {
+    /// The context of a request that begins now.
+    pub fn new(engine: Arc<Engine>) -> Self {
+        let scope = Scope::current();
+        let (listener, ip) = match &scope {
+            Some(scope) => (scope.conn.listener, scope.conn.ip),
+            // Only a request outside `Scope::run` has none; `request_filter` refuses it.
+            None => (Listener::Http, std::net::IpAddr::from([0, 0, 0, 0])),
+        };
+        engine.metrics.in_flight.get(listener).inc();
+        Self {
+            engine,
+            exchange: Exchange::new(listener, ip),
+            scope,
+            forward: None,
+            refusal: None,
+            tried: 0,
+            connect_attempts: 0,
+            upstream: None,
+            upstream_since: None,
+        }
+    }
+
+    pub fn live(&self) -> Option<&Forward> {
+        self.forward.as_ref()
+    }
+
+    pub fn note_failure(&mut self, reason: Reason) {
+        self.exchange.reason.get_or_insert(reason);
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        if let Some(reason) = self.scope.as_ref().and_then(|scope| scope.ended()) {
+            self.note_failure(reason);
+        }
+        self.engine.metrics.in_flight.get(self.exchange.listener).dec();
+        self.engine.record(&self.exchange);
+    }
+}
+
+/// What the rules are asked about.
+pub fn request_head<'a>(request: &'a RequestHeader, body: BodyLength, websocket: bool) -> RequestHead<'a> {
+    let host = || request.headers.get(header::HOST).and_then(|value| value.to_str().ok());
+    RequestHead {
+        method: &request.method,
+        authority: request.uri.authority().map(http::uri::Authority::as_str).or_else(host),
+        path: if request.uri.path().is_empty() { "/" } else { request.uri.path() },
+        query: request.uri.query(),
+        headers: &request.headers,
+        body,
+        http1: request.version != http::Version::HTTP_2,
+        websocket,
+    }
+}
+
+/// The body of a request that came over HTTP/2, where frames delimit it.
+pub fn h2_body(session: &mut Session) -> BodyLength {
+    if session.is_body_empty() {
+        return BodyLength::None;
+    }
+    let length = session.req_header().headers.get(header::CONTENT_LENGTH);
+    match length.and_then(|value| value.to_str().ok()).and_then(|value| value.parse().ok()) {
+        Some(length) => BodyLength::Bytes(length),
+        None => BodyLength::Chunked,
+    }
+}
