@@ -1,3 +1,18 @@
-//! The event kernel: outbox, relay, bus, consumers, dead letters, replay.
+//! The event kernel: what a service changes in its own database reaches every other service, at
+//! least once on the way and exactly once in effect.
 //!
-//! Imports `edd-proto` alone, and knows no service.
+//! ```text
+//! transaction { change + outbox } ─▶ relay ─▶ bus ─▶ consumer { inbox + effect }
+//! ```
+//!
+//! It knows no service: messages are bytes with a subject, see [`message`].
+
+pub mod bus;
+pub mod clock;
+pub mod consumer;
+pub mod database;
+pub mod dead_letter;
+pub mod message;
+pub mod outbox;
+pub mod relay;
+mod schema;

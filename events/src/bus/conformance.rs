@@ -1,0 +1,152 @@
+//! What every bus has to do, as tests that each implementation runs on itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::bus::{Answer, Bus, BusError, ConsumerSpec, StreamSpec};
+use crate::message::Message;
+
+/// Longest wait for what has to happen.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// A wait for what must not.
+const MOMENT: Duration = Duration::from_millis(50);
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+pub const USERS: StreamSpec = StreamSpec { name: "USERS", subjects: &["user.>"], max_age: DAY };
+pub const KEYS: StreamSpec = StreamSpec { name: "KEYS", subjects: &["key.>", "lock.opened"], max_age: DAY };
+pub const MAILER: ConsumerSpec = ConsumerSpec { stream: "USERS", name: "mailer", filters: &["user.*.created"] };
+pub const AUDITOR: ConsumerSpec = ConsumerSpec { stream: "USERS", name: "auditor", filters: &["user.>"] };
+
+pub fn message(id: &str, subject: &str) -> Message {
+    let entity = subject.rsplit_once('.').map_or(subject, |(entity, _)| entity).to_owned();
+    Message {
+        event_id: id.to_owned(),
+        subject: subject.to_owned(),
+        entity,
+        version: 7,
+        content_type: "application/x-protobuf".to_owned(),
+        payload: Bytes::from(vec![0, 159, 146, 150]),
+        correlation_id: format!("request-of-{id}"),
+        trace_parent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned(),
+    }
+}
+
+/// Runs all cases on a bus that has seen nothing yet.
+pub async fn check(bus: Arc<dyn Bus>) {
+    bus.ensure(&[USERS, KEYS], &[MAILER, AUDITOR]).await.expect("streams and consumers");
+    bus.ensure(&[USERS, KEYS], &[MAILER, AUDITOR]).await.expect("a second time changes nothing");
+    publishing(&*bus).await;
+    delivering(&*bus).await;
+    redelivering(&*bus).await;
+    reading(&*bus).await;
+    asking(bus).await;
+}
+
+async fn publishing(bus: &dyn Bus) {
+    let empty = bus.stream("USERS").await.expect("a state");
+    assert_eq!((empty.first_seq, empty.last_seq), (1, 0));
+    let batch = [message("1", "user.a.created"), message("2", "key.k.created"), message("3", "user.a.deleted")];
+    let (positions, failure) = bus.publish(&batch).await;
+    assert!(failure.is_none(), "{failure:?}");
+    let positions: Vec<_> = positions.iter().map(|position| (position.stream, position.seq)).collect();
+    assert_eq!(positions, [("USERS", 1), ("KEYS", 1), ("USERS", 2)]);
+    let (again, failure) = bus.publish(&batch[..1]).await;
+    assert!(failure.is_none() && again[0].seq == 1, "{again:?} {failure:?}");
+    let (taken, failure) = bus.publish(&[message("4", "user.b.created"), message("5", "nobody.keeps.this")]).await;
+    assert_eq!(taken.len(), 1);
+    assert!(matches!(failure, Some(BusError::Refused(_))), "{failure:?}");
+    let state = bus.stream("USERS").await.expect("a state");
+    assert_eq!((state.epoch, state.first_seq, state.last_seq), (empty.epoch, 1, 3));
+    assert!(matches!(bus.stream("NONE").await, Err(BusError::Refused(_))));
+}
+
+async fn delivering(bus: &dyn Bus) {
+    let deliveries = bus.pull(&MAILER, 10, PATIENCE).await.expect("deliveries");
+    let seen: Vec<_> = deliveries.iter().map(|delivery| (delivery.seq, delivery.delivered)).collect();
+    assert_eq!(seen, [(1, 1), (3, 1)]);
+    assert_eq!(deliveries[0].message, message("1", "user.a.created"));
+    assert!(bus.pull(&MAILER, 10, MOMENT).await.expect("no error").is_empty(), "delivered twice at once");
+    let state = bus.consumer(&MAILER).await.expect("a state");
+    assert_eq!((state.ack_floor, state.waiting, state.unanswered), (0, 0, 2));
+    // Answered out of order.
+    bus.answer(&MAILER, &deliveries[1], Answer::Ack).await.expect("an answer");
+    assert_eq!(bus.consumer(&MAILER).await.expect("a state").ack_floor, 0);
+    bus.answer(&MAILER, &deliveries[0], Answer::Ack).await.expect("an answer");
+    let state = bus.consumer(&MAILER).await.expect("a state");
+    assert_eq!((state.ack_floor, state.unanswered), (3, 0));
+    // The other consumer has its own progress, and its batches are bounded.
+    let state = bus.consumer(&AUDITOR).await.expect("a state");
+    assert_eq!((state.ack_floor, state.waiting), (0, 3));
+    for seq in 1..=3 {
+        let deliveries = bus.pull(&AUDITOR, 1, PATIENCE).await.expect("a delivery");
+        assert_eq!(deliveries.iter().map(|delivery| delivery.seq).collect::<Vec<_>>(), [seq]);
+        bus.answer(&AUDITOR, &deliveries[0], Answer::Ack).await.expect("an answer");
+    }
+    // Who waits is woken by what comes.
+    let (pulled, _) = tokio::join!(bus.pull(&AUDITOR, 10, PATIENCE), async {
+        tokio::task::yield_now().await;
+        bus.publish(&[message("6", "user.c.created")]).await
+    });
+    let pulled = pulled.expect("a delivery");
+    assert_eq!(pulled[0].message.event_id, "6");
+    bus.answer(&AUDITOR, &pulled[0], Answer::Ack).await.expect("an answer");
+}
+
+async fn redelivering(bus: &dyn Bus) {
+    let first = bus.pull(&MAILER, 1, PATIENCE).await.expect("a delivery").remove(0);
+    assert_eq!((first.message.event_id.as_str(), first.delivered), ("6", 1));
+    bus.answer(&MAILER, &first, Answer::InProgress).await.expect("a sign of life");
+    bus.answer(&MAILER, &first, Answer::Later(MOMENT)).await.expect("an answer");
+    let second = bus.pull(&MAILER, 1, PATIENCE).await.expect("a delivery").remove(0);
+    assert_eq!((second.message.event_id.as_str(), second.delivered), ("6", 2));
+    bus.answer(&MAILER, &second, Answer::Later(DAY)).await.expect("an answer");
+    assert!(bus.pull(&MAILER, 1, MOMENT).await.expect("no error").is_empty(), "delivered before it was due");
+    let (_, failure) = bus.publish(&[message("7", "user.d.created")]).await;
+    assert!(failure.is_none(), "{failure:?}");
+    let other = bus.pull(&MAILER, 10, PATIENCE).await.expect("a delivery").remove(0);
+    assert_eq!(other.message.event_id, "7", "one that waits holds up no other");
+    bus.answer(&MAILER, &other, Answer::Terminate).await.expect("an answer");
+    assert!(bus.pull(&MAILER, 1, MOMENT).await.expect("no error").is_empty());
+}
+
+async fn reading(bus: &dyn Bus) {
+    let ids = async |seq, filters: &[&str], most| {
+        let found = bus.read("USERS", seq, filters, most).await.expect("messages");
+        found.into_iter().map(|(seq, message)| (seq, message.event_id)).collect::<Vec<_>>()
+    };
+    let of = |pairs: &[(u64, &str)]| pairs.iter().map(|(seq, id)| (*seq, (*id).to_owned())).collect::<Vec<_>>();
+    assert_eq!(ids(1, &["user.>"], 10).await, of(&[(1, "1"), (2, "3"), (3, "4"), (4, "6"), (5, "7")]));
+    assert_eq!(ids(2, &["user.*.created"], 2).await, of(&[(3, "4"), (4, "6")]));
+    assert_eq!(ids(6, &["user.>"], 10).await, []);
+    bus.arrival("USERS", 4, PATIENCE).await.expect("something is there");
+    let next = [message("8", "user.e.created")];
+    let (arrived, _) = tokio::join!(bus.arrival("USERS", 5, PATIENCE), bus.publish(&next));
+    arrived.expect("something came");
+    assert_eq!(bus.stream("USERS").await.expect("a state").last_seq, 6);
+}
+
+async fn asking(bus: Arc<dyn Bus>) {
+    let nobody = bus.ask("check.nobody", Bytes::from_static(b"?"), MOMENT).await;
+    assert!(matches!(nobody, Err(BusError::NoAnswer(_) | BusError::Unavailable(_))), "{nobody:?}");
+    let mut questions = bus.serve("check.length").await.expect("a service");
+    let server = tokio::spawn(async move {
+        while let Some(question) = questions.recv().await {
+            if !question.payload.is_empty() {
+                let answer = Bytes::from(question.payload.len().to_string());
+                question.reply.send(answer).expect("somebody waits");
+            }
+        }
+    });
+    let before = bus.stream("KEYS").await.expect("a state").last_seq;
+    for length in [1, 2, 1000] {
+        let answer = bus.ask("check.length", Bytes::from(vec![b'x'; length]), PATIENCE).await.expect("an answer");
+        assert_eq!(answer, length.to_string());
+    }
+    // A service that drops a question answers nobody.
+    let dropped = bus.ask("check.length", Bytes::new(), MOMENT).await;
+    assert!(matches!(dropped, Err(BusError::NoAnswer(_))), "{dropped:?}");
+    assert_eq!(bus.stream("KEYS").await.expect("a state").last_seq, before);
+    server.abort();
+}

@@ -1,0 +1,543 @@
+//! The bus of one machine: streams in a SQLite file, delivered within one process.
+//!
+//! The log and every consumer's progress are committed before anything is acknowledged. What was
+//! delivered and not answered is kept in memory alone: a process that ends has answered nothing, and
+//! the next one delivers it again.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use sqlx::Row;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::bus::{
+    ACK_WAIT, Answer, Bus, BusError, ConsumerSpec, ConsumerState, Delivery, MAX_ACK_PENDING, Position, Question,
+    StreamSpec, StreamState, matches,
+};
+use crate::clock::{Clock, Micros, micros};
+use crate::database::{Database, DatabaseError, Step};
+use crate::message::Message;
+use crate::outbox;
+
+/// Rows of the log that are looked at in one go.
+const SCAN_ROWS: i64 = 512;
+/// Questions that wait for the service that answers them.
+const MAX_QUESTIONS: usize = 256;
+/// Between two looks for messages that are too old.
+const EXPIRE_EVERY: Duration = Duration::from_secs(60);
+
+const STEPS: [Step; 1] = [Step {
+    version: 100,
+    name: "local bus",
+    sql: "
+CREATE TABLE bus_streams (
+    name TEXT PRIMARY KEY,
+    epoch BIGINT NOT NULL,
+    first_seq BIGINT NOT NULL,
+    last_seq BIGINT NOT NULL,
+    expired_at BIGINT NOT NULL
+);
+CREATE TABLE bus_log (
+    stream TEXT NOT NULL,
+    stream_seq BIGINT NOT NULL,
+    event_id TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    entity TEXT NOT NULL,
+    version BIGINT NOT NULL,
+    content_type TEXT NOT NULL,
+    payload {bytes} NOT NULL,
+    correlation_id TEXT NOT NULL,
+    trace_parent TEXT NOT NULL,
+    stored_at BIGINT NOT NULL,
+    PRIMARY KEY (stream, stream_seq)
+);
+CREATE UNIQUE INDEX bus_log_once ON bus_log (stream, event_id);
+CREATE INDEX bus_log_age ON bus_log (stream, stored_at);
+-- All matching messages up to the floor are answered; above it, those that are listed.
+CREATE TABLE bus_consumers (
+    stream TEXT NOT NULL,
+    name TEXT NOT NULL,
+    floor BIGINT NOT NULL,
+    PRIMARY KEY (stream, name)
+);
+CREATE TABLE bus_answered (
+    stream TEXT NOT NULL,
+    name TEXT NOT NULL,
+    stream_seq BIGINT NOT NULL,
+    PRIMARY KEY (stream, name, stream_seq)
+);
+",
+}];
+
+/// The bus; clones share it.
+#[derive(Clone, Debug)]
+pub struct LocalBus {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    database: Database,
+    clock: Arc<dyn Clock>,
+    /// Something was published, or answered in a way that makes it due again.
+    changed: Notify,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    streams: Vec<StreamSpec>,
+    consumers: HashMap<(&'static str, &'static str), Progress>,
+    services: HashMap<String, mpsc::Sender<Question>>,
+}
+
+/// How far a durable consumer is.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Everything up to here was looked at: it does not match, is answered or is in flight.
+    scanned: u64,
+    /// Answered above the floor that the database has.
+    answered: BTreeMap<u64, ()>,
+    in_flight: BTreeMap<u64, InFlight>,
+}
+
+#[derive(Clone, Debug)]
+struct InFlight {
+    message: Message,
+    delivered: u64,
+    /// When it is delivered again, unless it is answered.
+    due: Micros,
+}
+
+impl Progress {
+    /// All that matches up to here is answered.
+    fn floor(&self) -> u64 {
+        self.in_flight.first_key_value().map_or(self.scanned, |(seq, _)| seq - 1)
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> BusError {
+    BusError::Unavailable(error.to_string())
+}
+
+impl LocalBus {
+    /// Opens, or creates, the log in `file`.
+    pub async fn open(file: &Path, clock: Arc<dyn Clock>) -> Result<Self, DatabaseError> {
+        let database = Database::open_file(file, &STEPS).await?;
+        let state = Mutex::default();
+        Ok(Self { shared: Arc::new(Shared { database, clock, changed: Notify::new(), state }) })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn spec(&self, stream: &str) -> Result<StreamSpec, BusError> {
+        let found = self.state().streams.iter().find(|spec| spec.name == stream).copied();
+        found.ok_or_else(|| BusError::Refused(format!("there is no stream {stream}")))
+    }
+
+    /// Removes what is older than the stream keeps.
+    async fn expire(&self, spec: StreamSpec, connection: &mut sqlx::AnyConnection) -> sqlx::Result<()> {
+        let now = self.shared.clock.now();
+        let due = sqlx::query("UPDATE bus_streams SET expired_at = $1 WHERE name = $2 AND expired_at <= $3");
+        let due = due.bind(now).bind(spec.name).bind(now - micros(EXPIRE_EVERY)).execute(&mut *connection).await?;
+        if due.rows_affected() == 0 {
+            return Ok(());
+        }
+        let delete = sqlx::query("DELETE FROM bus_log WHERE stream = $1 AND stored_at < $2");
+        delete.bind(spec.name).bind(now - micros(spec.max_age)).execute(&mut *connection).await?;
+        let first = sqlx::query(
+            "UPDATE bus_streams SET first_seq = \
+             coalesce((SELECT min(stream_seq) FROM bus_log WHERE stream = $1), last_seq + 1) WHERE name = $1",
+        );
+        first.bind(spec.name).execute(connection).await?;
+        Ok(())
+    }
+
+    async fn append(&self, messages: &[(StreamSpec, &Message)]) -> sqlx::Result<Vec<Position>> {
+        let now = self.shared.clock.now();
+        let mut transaction = self.shared.database.begin().await?;
+        let mut positions = Vec::with_capacity(messages.len());
+        for (spec, message) in messages {
+            self.expire(*spec, &mut transaction).await?;
+            let known =
+                sqlx::query_scalar::<_, i64>("SELECT stream_seq FROM bus_log WHERE stream = $1 AND event_id = $2");
+            let known = known.bind(spec.name).bind(&message.event_id).fetch_optional(&mut *transaction).await?;
+            let seq = match known {
+                Some(seq) => seq,
+                None => {
+                    let next = "UPDATE bus_streams SET last_seq = last_seq + 1 WHERE name = $1 RETURNING last_seq";
+                    let seq: i64 = sqlx::query_scalar(next).bind(spec.name).fetch_one(&mut *transaction).await?;
+                    let insert = sqlx::query(
+                        "INSERT INTO bus_log (stream, stream_seq, event_id, subject, entity, version, content_type, \
+                         payload, correlation_id, trace_parent, stored_at) \
+                         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+                    );
+                    let insert = insert.bind(spec.name).bind(seq).bind(&message.event_id).bind(&message.subject);
+                    let insert = insert.bind(&message.entity).bind(message.version).bind(&message.content_type);
+                    let insert = insert.bind(message.payload.to_vec()).bind(&message.correlation_id);
+                    insert.bind(&message.trace_parent).bind(now).execute(&mut *transaction).await?;
+                    seq
+                }
+            };
+            positions.push(Position { stream: spec.name, seq: seq as u64 });
+        }
+        transaction.commit().await?;
+        Ok(positions)
+    }
+
+    /// Up to `most` deliveries that are due again or new.
+    async fn due(&self, consumer: &ConsumerSpec, most: usize) -> Result<Vec<Delivery>, BusError> {
+        let key = (consumer.stream, consumer.name);
+        let now = self.shared.clock.now();
+        let mut deliveries = Vec::new();
+        let (mut scanned, room) = {
+            let mut state = self.state();
+            let progress = state.consumers.get_mut(&key).ok_or_else(|| unknown(consumer))?;
+            for (seq, flight) in progress.in_flight.iter_mut().filter(|(_, flight)| flight.due <= now).take(most) {
+                flight.delivered += 1;
+                flight.due = now + micros(ACK_WAIT);
+                deliveries.push(delivery(*seq, flight));
+            }
+            (progress.scanned, MAX_ACK_PENDING.saturating_sub(progress.in_flight.len()))
+        };
+        let most = most.min(deliveries.len() + room);
+        while deliveries.len() < most {
+            let rows = self.rows(consumer.stream, scanned, SCAN_ROWS).await.map_err(failed)?;
+            if rows.is_empty() {
+                break;
+            }
+            let mut state = self.state();
+            let progress = state.consumers.get_mut(&key).ok_or_else(|| unknown(consumer))?;
+            for (seq, message) in rows {
+                // Another pull may have come first.
+                if deliveries.len() == most || seq <= progress.scanned && progress.scanned > scanned {
+                    break;
+                }
+                scanned = seq;
+                progress.scanned = progress.scanned.max(seq);
+                let wanted = consumer.filters.iter().any(|filter| matches(filter, &message.subject));
+                if !wanted || progress.answered.remove(&seq).is_some() {
+                    continue;
+                }
+                let flight = InFlight { message, delivered: 1, due: now + micros(ACK_WAIT) };
+                deliveries.push(delivery(seq, &flight));
+                progress.in_flight.insert(seq, flight);
+            }
+            scanned = progress.scanned;
+        }
+        Ok(deliveries)
+    }
+
+    async fn rows(&self, stream: &str, after: u64, most: i64) -> sqlx::Result<Vec<(u64, Message)>> {
+        let statement = "SELECT stream_seq, event_id, subject, entity, version, content_type, payload, correlation_id, \
+                         trace_parent FROM bus_log WHERE stream = $1 AND stream_seq > $2 ORDER BY stream_seq LIMIT $3";
+        let rows = sqlx::query(statement).bind(stream).bind(after as i64).bind(most);
+        let rows = rows.fetch_all(self.shared.database.reader()).await?;
+        rows.iter().map(|row| Ok((row.try_get::<i64, _>("stream_seq")? as u64, outbox::message(row)?))).collect()
+    }
+
+    /// When the next delivery of `consumer` is due again.
+    fn next_due(&self, consumer: &ConsumerSpec) -> Option<Duration> {
+        let now = self.shared.clock.now();
+        let state = self.state();
+        let due = state
+            .consumers
+            .get(&(consumer.stream, consumer.name))?
+            .in_flight
+            .values()
+            .map(|flight| flight.due)
+            .min()?;
+        Some(Duration::from_micros(due.saturating_sub(now).max(0) as u64))
+    }
+
+    async fn note_answer(&self, consumer: &ConsumerSpec, seq: u64, floor: u64) -> sqlx::Result<()> {
+        let mut transaction = self.shared.database.begin().await?;
+        if seq > floor {
+            let insert = sqlx::query(
+                "INSERT INTO bus_answered (stream, name, stream_seq) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+            );
+            insert.bind(consumer.stream).bind(consumer.name).bind(seq as i64).execute(&mut *transaction).await?;
+        }
+        let raise = sqlx::query("UPDATE bus_consumers SET floor = $3 WHERE stream = $1 AND name = $2 AND floor < $3");
+        raise.bind(consumer.stream).bind(consumer.name).bind(floor as i64).execute(&mut *transaction).await?;
+        let clean = sqlx::query("DELETE FROM bus_answered WHERE stream = $1 AND name = $2 AND stream_seq <= $3");
+        clean.bind(consumer.stream).bind(consumer.name).bind(floor as i64).execute(&mut *transaction).await?;
+        transaction.commit().await
+    }
+}
+
+fn unknown(consumer: &ConsumerSpec) -> BusError {
+    BusError::Refused(format!("there is no consumer {} on stream {}", consumer.name, consumer.stream))
+}
+
+fn delivery(seq: u64, flight: &InFlight) -> Delivery {
+    Delivery { message: flight.message.clone(), seq, delivered: flight.delivered, token: String::new() }
+}
+
+#[async_trait]
+impl Bus for LocalBus {
+    async fn ensure(&self, streams: &[StreamSpec], consumers: &[ConsumerSpec]) -> Result<(), BusError> {
+        let writer = self.shared.database.writer();
+        for spec in streams {
+            let insert = "INSERT INTO bus_streams (name, epoch, first_seq, last_seq, expired_at) VALUES ($1, $2, 1, 0, $2) \
+                          ON CONFLICT DO NOTHING";
+            let now = self.shared.clock.now();
+            sqlx::query(insert).bind(spec.name).bind(now).execute(writer).await.map_err(failed)?;
+            let mut state = self.state();
+            state.streams.retain(|known| known.name != spec.name);
+            state.streams.push(*spec);
+        }
+        for spec in consumers {
+            let insert = "INSERT INTO bus_consumers (stream, name, floor) VALUES ($1, $2, 0) ON CONFLICT DO NOTHING";
+            sqlx::query(insert).bind(spec.stream).bind(spec.name).execute(writer).await.map_err(failed)?;
+            let floor = "SELECT floor FROM bus_consumers WHERE stream = $1 AND name = $2";
+            let floor: i64 =
+                sqlx::query_scalar(floor).bind(spec.stream).bind(spec.name).fetch_one(writer).await.map_err(failed)?;
+            let answered = "SELECT stream_seq FROM bus_answered WHERE stream = $1 AND name = $2";
+            let answered: Vec<i64> = sqlx::query_scalar(answered)
+                .bind(spec.stream)
+                .bind(spec.name)
+                .fetch_all(writer)
+                .await
+                .map_err(failed)?;
+            let answered = answered.into_iter().map(|seq| (seq as u64, ())).collect();
+            let progress = Progress { scanned: floor as u64, answered, in_flight: BTreeMap::new() };
+            self.state().consumers.entry((spec.stream, spec.name)).or_insert(progress);
+        }
+        Ok(())
+    }
+
+    async fn publish(&self, messages: &[Message]) -> (Vec<Position>, Option<BusError>) {
+        let mut routed = Vec::with_capacity(messages.len());
+        let mut refused = None;
+        {
+            let state = self.state();
+            for message in messages {
+                let taken = |spec: &&StreamSpec| spec.subjects.iter().any(|subject| matches(subject, &message.subject));
+                match state.streams.iter().find(taken) {
+                    Some(spec) => routed.push((*spec, message)),
+                    None => {
+                        refused = Some(BusError::Refused(format!("no stream keeps {}", message.subject)));
+                        break;
+                    }
+                }
+            }
+        }
+        match self.append(&routed).await {
+            Ok(positions) => {
+                self.shared.changed.notify_waiters();
+                (positions, refused)
+            }
+            // All or nothing.
+            Err(error) => (Vec::new(), Some(failed(error))),
+        }
+    }
+
+    async fn stream(&self, stream: &str) -> Result<StreamState, BusError> {
+        let row =
+            sqlx::query_as::<_, (i64, i64, i64)>("SELECT epoch, first_seq, last_seq FROM bus_streams WHERE name = $1");
+        let row = row.bind(stream).fetch_optional(self.shared.database.reader()).await.map_err(failed)?;
+        let (epoch, first, last) = row.ok_or_else(|| BusError::Refused(format!("there is no stream {stream}")))?;
+        Ok(StreamState { epoch, first_seq: first as u64, last_seq: last as u64 })
+    }
+
+    async fn consumer(&self, consumer: &ConsumerSpec) -> Result<ConsumerState, BusError> {
+        let (scanned, ack_floor, unanswered) = {
+            let state = self.state();
+            let progress = state.consumers.get(&(consumer.stream, consumer.name)).ok_or_else(|| unknown(consumer))?;
+            (progress.scanned, progress.floor(), progress.in_flight.len() as u64)
+        };
+        let subjects =
+            sqlx::query_scalar::<_, String>("SELECT subject FROM bus_log WHERE stream = $1 AND stream_seq > $2");
+        let subjects = subjects.bind(consumer.stream).bind(scanned as i64).fetch_all(self.shared.database.reader());
+        let subjects = subjects.await.map_err(failed)?;
+        let wanted = |subject: &&String| consumer.filters.iter().any(|filter| matches(filter, subject));
+        Ok(ConsumerState { ack_floor, waiting: subjects.iter().filter(wanted).count() as u64, unanswered })
+    }
+
+    async fn pull(&self, consumer: &ConsumerSpec, most: usize, wait: Duration) -> Result<Vec<Delivery>, BusError> {
+        let deadline = tokio::time::Instant::now() + wait;
+        loop {
+            let changed = self.shared.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let deliveries = self.due(consumer, most).await?;
+            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+            if !deliveries.is_empty() || left.is_zero() {
+                return Ok(deliveries);
+            }
+            let pause = self.next_due(consumer).map_or(left, |due| due.min(left));
+            // Either is a reason to look again.
+            let _ = tokio::time::timeout(pause, changed).await;
+        }
+    }
+
+    async fn answer(&self, consumer: &ConsumerSpec, delivery: &Delivery, answer: Answer) -> Result<(), BusError> {
+        let now = self.shared.clock.now();
+        let floor = {
+            let mut state = self.state();
+            let progress =
+                state.consumers.get_mut(&(consumer.stream, consumer.name)).ok_or_else(|| unknown(consumer))?;
+            let Some(flight) = progress.in_flight.get_mut(&delivery.seq) else { return Ok(()) };
+            match answer {
+                Answer::Later(pause) => flight.due = now + micros(pause),
+                Answer::InProgress => flight.due = now + micros(ACK_WAIT),
+                Answer::Ack | Answer::Terminate => drop(progress.in_flight.remove(&delivery.seq)),
+            }
+            progress.floor()
+        };
+        match answer {
+            Answer::Ack | Answer::Terminate => self.note_answer(consumer, delivery.seq, floor).await.map_err(failed),
+            Answer::Later(_) | Answer::InProgress => {
+                self.shared.changed.notify_waiters();
+                Ok(())
+            }
+        }
+    }
+
+    async fn read(
+        &self,
+        stream: &str,
+        seq: u64,
+        filters: &[&str],
+        most: usize,
+    ) -> Result<Vec<(u64, Message)>, BusError> {
+        self.spec(stream)?;
+        let mut after = seq.saturating_sub(1);
+        let mut found = Vec::new();
+        while found.len() < most {
+            let rows = self.rows(stream, after, SCAN_ROWS).await.map_err(failed)?;
+            let Some((last, _)) = rows.last() else { break };
+            after = *last;
+            let wanted = |row: &(u64, Message)| filters.iter().any(|filter| matches(filter, &row.1.subject));
+            let room = most - found.len();
+            found.extend(rows.into_iter().filter(wanted).take(room));
+        }
+        Ok(found)
+    }
+
+    async fn arrival(&self, stream: &str, seq: u64, wait: Duration) -> Result<(), BusError> {
+        let changed = self.shared.changed.notified();
+        tokio::pin!(changed);
+        changed.as_mut().enable();
+        if self.stream(stream).await?.last_seq <= seq {
+            // The caller looks either way.
+            let _ = tokio::time::timeout(wait, changed).await;
+        }
+        Ok(())
+    }
+
+    async fn ask(&self, subject: &str, question: Bytes, wait: Duration) -> Result<Bytes, BusError> {
+        let service = self.state().services.get(subject).cloned().ok_or(BusError::NoAnswer(wait))?;
+        let (reply, answer) = oneshot::channel();
+        let asked = async {
+            service.send(Question { payload: question, reply }).await.ok()?;
+            answer.await.ok()
+        };
+        match tokio::time::timeout(wait, asked).await {
+            Ok(Some(answer)) => Ok(answer),
+            Ok(None) | Err(_) => Err(BusError::NoAnswer(wait)),
+        }
+    }
+
+    async fn serve(&self, subject: &'static str) -> Result<mpsc::Receiver<Question>, BusError> {
+        let (sender, receiver) = mpsc::channel(MAX_QUESTIONS);
+        self.state().services.insert(subject.to_owned(), sender);
+        Ok(receiver)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::conformance::{self, AUDITOR, KEYS, MAILER, USERS, message};
+    use crate::clock::{ManualClock, SystemClock};
+
+    const NOW: Duration = Duration::ZERO;
+
+    async fn open(dir: &tempfile::TempDir, clock: impl Clock + 'static) -> LocalBus {
+        let bus = LocalBus::open(&dir.path().join("bus.db"), Arc::new(clock)).await.expect("a bus");
+        bus.ensure(&[USERS, KEYS], &[MAILER, AUDITOR]).await.expect("streams and consumers");
+        bus
+    }
+
+    async fn ids(bus: &LocalBus, most: usize) -> Vec<String> {
+        let deliveries = bus.pull(&AUDITOR, most, NOW).await.expect("deliveries");
+        deliveries.into_iter().map(|delivery| delivery.message.event_id).collect()
+    }
+
+    #[tokio::test]
+    async fn it_is_a_bus() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let bus = LocalBus::open(&dir.path().join("bus.db"), Arc::new(SystemClock)).await.expect("a bus");
+        conformance::check(Arc::new(bus)).await;
+    }
+
+    #[tokio::test]
+    async fn a_restart_forgets_no_message_and_no_answer() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let clock = ManualClock::at(1_000_000);
+        {
+            let bus = open(&dir, clock.clone()).await;
+            let messages: Vec<_> = (1..=5).map(|n| message(&n.to_string(), "user.a.updated")).collect();
+            assert!(bus.publish(&messages).await.1.is_none());
+            let deliveries = bus.pull(&AUDITOR, 4, NOW).await.expect("deliveries");
+            for answered in [0, 2] {
+                bus.answer(&AUDITOR, &deliveries[answered], Answer::Ack).await.expect("an answer");
+            }
+        }
+        let bus = open(&dir, clock).await;
+        assert_eq!(bus.consumer(&AUDITOR).await.expect("a state").ack_floor, 1);
+        assert_eq!(ids(&bus, 10).await, ["2", "4", "5"]);
+        let (positions, _) = bus.publish(&[message("3", "user.a.updated"), message("6", "user.a.updated")]).await;
+        assert_eq!(positions.iter().map(|position| position.seq).collect::<Vec<_>>(), [3, 6]);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_answered_in_time_comes_again() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let clock = ManualClock::at(1_000_000);
+        let bus = open(&dir, clock.clone()).await;
+        bus.publish(&[message("1", "user.a.created"), message("2", "user.b.created")]).await;
+        let deliveries = bus.pull(&AUDITOR, 2, NOW).await.expect("deliveries");
+        clock.advance(ACK_WAIT - Duration::from_millis(1));
+        bus.answer(&AUDITOR, &deliveries[1], Answer::InProgress).await.expect("a sign of life");
+        assert!(ids(&bus, 2).await.is_empty());
+        clock.advance(Duration::from_millis(1));
+        assert_eq!(ids(&bus, 2).await, ["1"]);
+        clock.advance(ACK_WAIT);
+        assert_eq!(ids(&bus, 2).await, ["1", "2"]);
+    }
+
+    #[tokio::test]
+    async fn unanswered_messages_are_bounded() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let bus = open(&dir, ManualClock::at(1)).await;
+        let messages: Vec<_> = (0..MAX_ACK_PENDING + 2).map(|n| message(&n.to_string(), "user.a.updated")).collect();
+        assert!(bus.publish(&messages).await.1.is_none());
+        let held = bus.pull(&AUDITOR, 2 * MAX_ACK_PENDING, NOW).await.expect("deliveries");
+        assert_eq!(held.len(), MAX_ACK_PENDING);
+        assert!(ids(&bus, 10).await.is_empty());
+        bus.answer(&AUDITOR, &held[5], Answer::Ack).await.expect("an answer");
+        assert_eq!(ids(&bus, 10).await, [MAX_ACK_PENDING.to_string()]);
+    }
+
+    #[tokio::test]
+    async fn old_messages_go_and_consumers_pass_them() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let clock = ManualClock::at(1_000_000);
+        let bus = open(&dir, clock.clone()).await;
+        bus.publish(&[message("1", "user.a.created"), message("2", "user.b.created")]).await;
+        clock.advance(USERS.max_age + Duration::from_secs(1));
+        bus.publish(&[message("3", "user.c.created")]).await;
+        let state = bus.stream("USERS").await.expect("a state");
+        assert_eq!((state.first_seq, state.last_seq), (3, 3));
+        assert_eq!(ids(&bus, 10).await, ["3"]);
+    }
+}

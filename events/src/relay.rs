@@ -1,0 +1,345 @@
+//! Carries the outbox to the bus: in order per entity, at least once, woken by commits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::bus::{Bus, BusError, Position, StreamSpec};
+use crate::clock::{Clock, Micros, micros};
+use crate::database::{Database, Kind};
+use crate::outbox;
+
+/// Rows that are published in one go.
+const BATCH_ROWS: u32 = 256;
+/// Commits wake the relay; this only bounds how long a lost wake-up lasts.
+const POLL: Duration = Duration::from_secs(1);
+/// Pause after a failure, doubled up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The key of PostgreSQL's advisory lock that the one relay of a database holds.
+const RELAY_LOCK: i64 = 0x6564_6452_656c_6179;
+
+/// Why a round of the relay ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum RelayError {
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    #[error("the database: {0}")]
+    Database(#[from] sqlx::Error),
+}
+
+/// What one round did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Round {
+    pub published: usize,
+    /// Rows that are to be published again, because the broker has lost what it had.
+    pub refilled: u64,
+}
+
+/// The relay of one database.
+#[derive(Clone, Debug)]
+pub struct Relay {
+    database: Database,
+    bus: Arc<dyn Bus>,
+    clock: Arc<dyn Clock>,
+    /// The streams that this database's events go to.
+    streams: &'static [StreamSpec],
+}
+
+impl Relay {
+    pub fn new(database: Database, bus: Arc<dyn Bus>, clock: Arc<dyn Clock>, streams: &'static [StreamSpec]) -> Self {
+        Self { database, bus, clock, streams }
+    }
+
+    /// Publishes until told to stop.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut pause = FIRST_PAUSE;
+        while !stop.is_cancelled() {
+            // Registered before the outbox is read, so that no commit falls between.
+            let committed = self.database.committed();
+            let wait = match self.round().await {
+                Ok(round) if round.published as u32 == BATCH_ROWS => continue,
+                Ok(_) => {
+                    pause = FIRST_PAUSE;
+                    POLL
+                }
+                Err(error) => {
+                    tracing::warn!(%error, retry_ms = pause.as_millis() as u64, "events wait in the outbox");
+                    let wait = pause;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    tokio::select! {
+                        () = stop.cancelled() => return,
+                        () = tokio::time::sleep(wait) => continue,
+                    }
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = committed => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// Publishes one batch. Another relay of the same database may be at it; then nothing is done.
+    pub async fn round(&self) -> Result<Round, RelayError> {
+        let mut lock = match self.database.kind() {
+            // The file has one process; its writer would be blocked by a transaction held over the bus.
+            Kind::Sqlite => None,
+            Kind::Postgres => {
+                let mut transaction = self.database.begin().await?;
+                let locked = sqlx::query_scalar::<_, i64>("SELECT pg_try_advisory_xact_lock($1)::int::bigint");
+                if locked.bind(RELAY_LOCK).fetch_one(&mut *transaction).await? == 0 {
+                    return Ok(Round::default());
+                }
+                Some(transaction)
+            }
+        };
+        let refilled = self.refill().await?;
+        let rows = outbox::pending(&self.database, BATCH_ROWS).await?;
+        if rows.is_empty() {
+            return Ok(Round { published: 0, refilled });
+        }
+        let messages: Vec<_> = rows.iter().map(|row| row.message.clone()).collect();
+        let (positions, failure) = self.bus.publish(&messages).await;
+        let published = &rows[..positions.len().min(rows.len())];
+        let now = self.clock.now();
+        let mut transaction = match lock.take() {
+            Some(transaction) => transaction,
+            None => self.database.begin().await?,
+        };
+        outbox::mark_published(&mut transaction, published, now).await?;
+        self.note_positions(&mut transaction, &positions).await?;
+        transaction.commit().await?;
+        match failure {
+            Some(error) => Err(error.into()),
+            None => Ok(Round { published: published.len(), refilled }),
+        }
+    }
+
+    async fn note_positions(&self, connection: &mut sqlx::AnyConnection, positions: &[Position]) -> sqlx::Result<()> {
+        for spec in self.streams {
+            let last =
+                positions.iter().filter(|position| position.stream == spec.name).map(|position| position.seq).max();
+            let Some(last) = last else { continue };
+            let update = sqlx::query("UPDATE relayed_streams SET last_seq = $1 WHERE stream = $2 AND last_seq < $1");
+            update.bind(last as i64).bind(spec.name).execute(&mut *connection).await?;
+        }
+        Ok(())
+    }
+
+    /// Compares each stream with what was put there. If the broker lost data, everything that the stream
+    /// would still keep goes out again; consumers know what they have seen.
+    async fn refill(&self) -> Result<u64, RelayError> {
+        let mut refilled = 0;
+        for spec in self.streams {
+            let state = self.bus.stream(spec.name).await?;
+            let known: Option<(i64, i64)> =
+                sqlx::query_as("SELECT epoch, last_seq FROM relayed_streams WHERE stream = $1")
+                    .bind(spec.name)
+                    .fetch_optional(self.database.reader())
+                    .await?;
+            let intact = known.is_some_and(|(epoch, last)| epoch == state.epoch && state.last_seq as i64 >= last);
+            if intact {
+                continue;
+            }
+            let mut transaction = self.database.begin().await?;
+            if known.is_some() {
+                let kept_since: Micros = self.clock.now() - micros(spec.max_age);
+                let rows = outbox::publish_again(&mut transaction, spec.subjects, kept_since).await?;
+                tracing::warn!(stream = spec.name, rows, "the broker has lost data; publishing again from the outbox");
+                refilled += rows;
+            }
+            let upsert = "INSERT INTO relayed_streams (stream, epoch, last_seq) VALUES ($1, $2, $3) \
+                          ON CONFLICT (stream) DO UPDATE SET epoch = excluded.epoch, last_seq = excluded.last_seq";
+            let upsert = sqlx::query(upsert).bind(spec.name).bind(state.epoch).bind(state.last_seq as i64);
+            upsert.execute(&mut *transaction).await?;
+            transaction.commit().await?;
+        }
+        Ok(refilled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::conformance::{self, KEYS, USERS};
+    use crate::bus::local::LocalBus;
+    use crate::clock::ManualClock;
+    use crate::message::Message;
+
+    const STREAMS: &[StreamSpec] = &[USERS, KEYS];
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    struct Fixture {
+        dir: tempfile::TempDir,
+        clock: ManualClock,
+        database: Database,
+    }
+
+    impl Fixture {
+        async fn new() -> Self {
+            let dir = tempfile::tempdir().expect("a temporary directory");
+            let database = Database::open_file(&dir.path().join("service.db"), &[]).await.expect("a database");
+            Self { dir, clock: ManualClock::at(1_000_000), database }
+        }
+
+        /// A bus in a file of its own, with its streams.
+        async fn bus(&self, name: &str) -> Arc<LocalBus> {
+            let bus = LocalBus::open(&self.dir.path().join(name), Arc::new(self.clock.clone())).await.expect("a bus");
+            bus.ensure(STREAMS, &[]).await.expect("streams");
+            Arc::new(bus)
+        }
+
+        fn relay(&self, bus: &Arc<LocalBus>) -> Relay {
+            Relay::new(self.database.clone(), bus.clone(), Arc::new(self.clock.clone()), STREAMS)
+        }
+
+        /// A change with its event, committed.
+        async fn change(&self, id: &str, subject: &str) -> Message {
+            let mut transaction = self.database.begin().await.expect("a transaction");
+            let mut message = conformance::message(id, subject);
+            message.version = outbox::next_version(&mut transaction, &message.entity).await.expect("a version");
+            outbox::add(&mut transaction, &message, self.clock.now()).await.expect("a row");
+            self.database.commit(transaction).await.expect("a commit");
+            message
+        }
+    }
+
+    async fn kept(bus: &LocalBus) -> Vec<Message> {
+        let messages = bus.read("USERS", 1, &["user.>"], 1000).await.expect("messages");
+        messages.into_iter().map(|(_, message)| message).collect()
+    }
+
+    #[tokio::test]
+    async fn changes_go_out_in_order_and_once() {
+        let fixture = Fixture::new().await;
+        let bus = fixture.bus("bus.db").await;
+        let relay = fixture.relay(&bus);
+        let mut written = Vec::new();
+        for number in 0..600 {
+            let subject = format!("user.u{}.updated", number % 7);
+            written.push(fixture.change(&number.to_string(), &subject).await);
+        }
+        assert_eq!(written[599].version, 86);
+        let mut published = 0;
+        for expected in [256, 256, 88, 0] {
+            let round = relay.round().await.expect("a round");
+            assert_eq!((round.published, round.refilled), (expected, 0));
+            published += round.published as i64;
+            let (waiting, oldest) = outbox::backlog(&fixture.database).await.expect("a count");
+            assert_eq!((waiting, oldest.is_some()), (600 - published, published < 600));
+        }
+        assert_eq!(kept(&bus).await, written);
+    }
+
+    #[tokio::test]
+    async fn what_is_rolled_back_is_never_told() {
+        let fixture = Fixture::new().await;
+        let bus = fixture.bus("bus.db").await;
+        let mut transaction = fixture.database.begin().await.expect("a transaction");
+        let message = conformance::message("1", "user.a.created");
+        outbox::next_version(&mut transaction, &message.entity).await.expect("a version");
+        outbox::add(&mut transaction, &message, 1).await.expect("a row");
+        drop(transaction);
+        let next = fixture.change("2", "user.a.created").await;
+        assert_eq!(next.version, 1);
+        fixture.relay(&bus).round().await.expect("a round");
+        assert_eq!(kept(&bus).await, [next]);
+    }
+
+    #[tokio::test]
+    async fn events_wait_for_a_bus_that_does_not_take_them() {
+        let fixture = Fixture::new().await;
+        let first = fixture.change("1", "user.a.created").await;
+        fixture.change("2", "nobody.keeps.this").await;
+        fixture.change("3", "user.a.updated").await;
+        let bus = fixture.bus("bus.db").await;
+        let relay = fixture.relay(&bus);
+        for _ in 0..2 {
+            let refused = relay.round().await.expect_err("a refusal");
+            assert!(matches!(refused, RelayError::Bus(BusError::Refused(_))), "{refused}");
+            assert_eq!(kept(&bus).await, std::slice::from_ref(&first), "what follows must wait its turn");
+        }
+        assert_eq!(outbox::backlog(&fixture.database).await.expect("a count").0, 2);
+    }
+
+    #[tokio::test]
+    async fn a_crash_before_the_mark_publishes_again_and_the_bus_takes_it_once() {
+        let fixture = Fixture::new().await;
+        let bus = fixture.bus("bus.db").await;
+        let message = fixture.change("1", "user.a.created").await;
+        // As far as the first process came.
+        bus.publish(std::slice::from_ref(&message)).await;
+        let round = fixture.relay(&bus).round().await.expect("a round");
+        assert_eq!(round.published, 1);
+        assert_eq!(kept(&bus).await, [message]);
+    }
+
+    #[tokio::test]
+    async fn a_broker_that_lost_its_data_is_filled_again() {
+        let fixture = Fixture::new().await;
+        let bus = fixture.bus("bus.db").await;
+        let expired = fixture.change("0", "user.old.created").await;
+        fixture.relay(&bus).round().await.expect("a round");
+        fixture.clock.advance(USERS.max_age + Duration::from_secs(1));
+        let written = [fixture.change("1", "user.a.created").await, fixture.change("2", "user.b.created").await];
+        fixture.change("3", "key.k.created").await;
+        fixture.relay(&bus).round().await.expect("a round");
+        assert_eq!(kept(&bus).await, written, "{expired:?} is too old");
+        fixture.clock.advance(Duration::from_secs(5));
+        let empty = fixture.bus("another.db").await;
+        let round = fixture.relay(&empty).round().await.expect("a round");
+        assert_eq!((round.refilled, round.published), (3, 3));
+        assert_eq!(kept(&empty).await, written);
+        assert_eq!(fixture.relay(&empty).round().await.expect("a round"), Round::default());
+    }
+
+    /// The same stream by its epoch, with less in it.
+    #[tokio::test]
+    async fn a_broker_restored_from_a_backup_is_filled_again() {
+        let fixture = Fixture::new().await;
+        let (bus, backup) = (fixture.bus("bus.db").await, fixture.bus("backup.db").await);
+        let first = fixture.change("1", "user.a.created").await;
+        fixture.relay(&bus).round().await.expect("a round");
+        backup.publish(std::slice::from_ref(&first)).await;
+        let second = fixture.change("2", "user.a.updated").await;
+        fixture.relay(&bus).round().await.expect("a round");
+        let round = fixture.relay(&backup).round().await.expect("a round");
+        assert_eq!((round.refilled, round.published), (2, 2));
+        assert_eq!(kept(&backup).await, [first, second]);
+    }
+
+    #[tokio::test]
+    async fn published_rows_are_kept_until_they_are_pruned() {
+        let fixture = Fixture::new().await;
+        let bus = fixture.bus("bus.db").await;
+        for id in ["1", "2", "3"] {
+            fixture.change(id, "user.a.updated").await;
+        }
+        fixture.relay(&bus).round().await.expect("a round");
+        fixture.change("4", "user.a.updated").await;
+        let now = fixture.clock.now();
+        assert_eq!(outbox::prune(&fixture.database, now, 10).await.expect("a count"), 0);
+        assert_eq!(outbox::prune(&fixture.database, now + 1, 2).await.expect("a count"), 2);
+        assert_eq!(outbox::prune(&fixture.database, now + 1, 10).await.expect("a count"), 1);
+        assert_eq!(outbox::backlog(&fixture.database).await.expect("a count").0, 1);
+    }
+
+    #[tokio::test]
+    async fn a_commit_wakes_the_relay_and_it_stops_when_told() {
+        let fixture = Fixture::new().await;
+        let bus = fixture.bus("bus.db").await;
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(fixture.relay(&bus).run(stop.clone()));
+        for (seen, id) in ["1", "2", "3"].into_iter().enumerate() {
+            fixture.change(id, "user.a.updated").await;
+            while bus.stream("USERS").await.expect("a state").last_seq <= seen as u64 {
+                bus.arrival("USERS", seen as u64, PATIENCE).await.expect("an arrival");
+            }
+        }
+        stop.cancel();
+        tokio::time::timeout(PATIENCE, running).await.expect("it stops").expect("and does not panic");
+    }
+}

@@ -1,0 +1,112 @@
+//! The kernel's tables, the same in every service's database.
+
+use crate::database::Step;
+
+/// WAL lets readers read while one writes; FULL means that what was committed survives a power loss.
+pub(crate) const SQLITE_SETTINGS: &str =
+    "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000; PRAGMA foreign_keys = ON;";
+
+pub(crate) const STEPS: [Step; 1] = [Step {
+    version: 1,
+    name: "events kernel",
+    sql: "
+-- The version of every entity that ever was. A row is never removed: versions never restart.
+CREATE TABLE entity_versions (
+    entity TEXT PRIMARY KEY,
+    version BIGINT NOT NULL
+);
+
+-- What happened, in the order of commits per entity. Kept for longer than the streams keep it.
+CREATE TABLE outbox (
+    seq {serial},
+    event_id TEXT NOT NULL UNIQUE,
+    subject TEXT NOT NULL,
+    entity TEXT NOT NULL,
+    version BIGINT NOT NULL,
+    content_type TEXT NOT NULL,
+    payload {bytes} NOT NULL,
+    correlation_id TEXT NOT NULL,
+    trace_parent TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    published_at BIGINT
+);
+CREATE INDEX outbox_unpublished ON outbox (seq) WHERE published_at IS NULL;
+CREATE INDEX outbox_published ON outbox (published_at) WHERE published_at IS NOT NULL;
+
+-- What the relay knows of each stream: a lower last_seq, or another epoch, means that the broker lost data.
+CREATE TABLE relayed_streams (
+    stream TEXT PRIMARY KEY,
+    epoch BIGINT NOT NULL,
+    last_seq BIGINT NOT NULL
+);
+
+-- Which events had their effect already, written in the transaction of the effect.
+CREATE TABLE inbox (
+    consumer TEXT NOT NULL,
+    event_id TEXT NOT NULL,
+    handled_at BIGINT NOT NULL,
+    PRIMARY KEY (consumer, event_id)
+);
+CREATE INDEX inbox_handled ON inbox (handled_at);
+
+-- How often an event failed for a consumer, counted here because brokers forget.
+CREATE TABLE attempts (
+    consumer TEXT NOT NULL,
+    event_id TEXT NOT NULL,
+    entity TEXT NOT NULL,
+    version BIGINT NOT NULL,
+    attempts BIGINT NOT NULL,
+    error TEXT NOT NULL,
+    first_at BIGINT NOT NULL,
+    PRIMARY KEY (consumer, event_id)
+);
+CREATE INDEX attempts_entity ON attempts (consumer, entity);
+
+-- Events that a consumer gave up on.
+CREATE TABLE dead_letters (
+    id {serial},
+    consumer TEXT NOT NULL,
+    event_id TEXT NOT NULL,
+    stream TEXT NOT NULL,
+    stream_seq BIGINT NOT NULL,
+    subject TEXT NOT NULL,
+    entity TEXT NOT NULL,
+    version BIGINT NOT NULL,
+    content_type TEXT NOT NULL,
+    payload {bytes} NOT NULL,
+    correlation_id TEXT NOT NULL,
+    trace_parent TEXT NOT NULL,
+    error TEXT NOT NULL,
+    attempts BIGINT NOT NULL,
+    first_at BIGINT NOT NULL,
+    dead_at BIGINT NOT NULL,
+    -- dead, requeued, handled or discarded
+    state TEXT NOT NULL,
+    UNIQUE (consumer, event_id)
+);
+CREATE INDEX dead_letters_requeued ON dead_letters (consumer, id) WHERE state = 'requeued';
+
+-- The audit trail: every event that this service published or handled (seed 002's columns, and what finds them).
+CREATE TABLE event_log (
+    id {serial},
+    event_id TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    entity TEXT NOT NULL,
+    version BIGINT NOT NULL,
+    content_type TEXT NOT NULL,
+    payload {bytes} NOT NULL,
+    correlation_id TEXT NOT NULL,
+    published_at BIGINT NOT NULL,
+    processed_at BIGINT,
+    processed_by TEXT NOT NULL,
+    -- published, completed or failed
+    status TEXT NOT NULL,
+    error_message TEXT
+);
+CREATE UNIQUE INDEX event_log_once ON event_log (event_id, processed_by);
+CREATE INDEX event_log_subject ON event_log (subject);
+CREATE INDEX event_log_entity ON event_log (entity, id);
+CREATE INDEX event_log_correlation ON event_log (correlation_id);
+CREATE INDEX event_log_published ON event_log (published_at);
+",
+}];
