@@ -316,7 +316,12 @@ impl Inherited {
             address,
             source,
         };
-        match self.0.iter().position(|(inherited, _)| *inherited == role) {
+        // A listener whose address was changed is a new one; the old one ends with the predecessor.
+        let fits = |socket: &std::net::TcpListener| {
+            let bound = socket.local_addr();
+            bound.is_ok_and(|bound| bound.ip() == address.ip() && [0, bound.port()].contains(&address.port()))
+        };
+        match self.0.iter().position(|(inherited, socket)| *inherited == role && fits(socket)) {
             Some(index) => {
                 let (_, socket) = self.0.swap_remove(index);
                 socket.set_nonblocking(true).map_err(bind)?;

@@ -188,6 +188,18 @@ async fn streams_of_the_predecessor_have_the_drain_time() {
 }
 
 #[tokio::test]
+async fn a_listener_whose_address_changed_is_bound_anew() {
+    let upstream = Upstream::start().await;
+    let mut edd = Edd::gateway(upstream.routes()).start().await;
+    let successor = edd.again().args(&["--takeover"]).env("EDD_HTTP_LISTEN", "127.0.0.2:0").start().await;
+    assert_eq!(successor.http.ip().to_string(), "127.0.0.2");
+    assert_eq!((successor.https, successor.admin), (edd.https, edd.admin));
+    assert_eq!(successor.get("a.test", "/x").await.status, 200);
+    retires(&mut edd).await;
+    tokio::net::TcpStream::connect(edd.http).await.expect_err("nobody listens where the predecessor did");
+}
+
+#[tokio::test]
 async fn a_successor_that_cannot_start_changes_nothing() {
     let upstream = Upstream::start().await;
     let edd = Edd::gateway(upstream.routes()).start().await;
