@@ -28,7 +28,7 @@ pub use json::UNKNOWN_NAME;
 pub use metadata::{Envelope, InvalidMetadata, SCHEMA_VERSION};
 pub use request::Request;
 pub use stream::{CONSUMERS, Consumer, STREAMS, Stream};
-pub use subject::{DeadLetterSubject, MAX_SUBJECT_BYTES, Subject, SubjectError, SubjectPattern};
+pub use subject::{DeadLetterSubject, MAX_SUBJECT_BYTES, Subject, SubjectError, SubjectPattern, covers};
 pub use timestamp::OutOfRange;
 pub use user::{NamesUser, UserRef};
 

@@ -63,16 +63,7 @@ impl Subject {
 
     /// Whether `filter` covers this subject. In a filter `*` stands for one token, `>` at its end for one or more.
     pub fn matches(&self, filter: &str) -> bool {
-        let mut tokens = self.tokens();
-        for wanted in filter.split('.') {
-            match (wanted, tokens.next()) {
-                (_, None) => return false,
-                (">", Some(_)) => return true,
-                (wanted, Some(token)) if wanted != "*" && wanted != token => return false,
-                _ => {}
-            }
-        }
-        tokens.next().is_none()
+        covers(filter, &self.0)
     }
 
     /// Where `consumer` puts a message of this subject that it gave up: `dlq.<consumer>.<subject>`. No filter of a
@@ -84,6 +75,20 @@ impl Subject {
         check_token(consumer)?;
         Self::new(format!("{DEAD_LETTER}.{consumer}.{self}"))
     }
+}
+
+/// [`Subject::matches`] for a subject that came over a bus and is known to be one.
+pub fn covers(filter: &str, subject: &str) -> bool {
+    let mut tokens = subject.split('.');
+    for wanted in filter.split('.') {
+        match (wanted, tokens.next()) {
+            (_, None) => return false,
+            (">", Some(_)) => return true,
+            (wanted, Some(token)) if wanted != "*" && wanted != token => return false,
+            _ => {}
+        }
+    }
+    tokens.next().is_none()
 }
 
 impl fmt::Display for Subject {

@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use edd_proto::covers;
 use sqlx::Row;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::bus::{
     ACK_WAIT, Answer, Bus, BusError, ConsumerSpec, ConsumerState, Delivery, MAX_ACK_PENDING, Position, Question,
-    StreamSpec, StreamState, matches,
+    StreamSpec, StreamState,
 };
 use crate::clock::{Clock, Micros, micros};
 use crate::database::{Database, DatabaseError, Step};
@@ -221,7 +222,7 @@ impl LocalBus {
                 }
                 scanned = seq;
                 progress.scanned = progress.scanned.max(seq);
-                let wanted = consumer.filters.iter().any(|filter| matches(filter, &message.subject));
+                let wanted = consumer.filters.iter().any(|filter| covers(filter, &message.subject));
                 if !wanted || progress.answered.remove(&seq).is_some() {
                     continue;
                 }
@@ -319,7 +320,7 @@ impl Bus for LocalBus {
         {
             let state = self.state();
             for message in messages {
-                let taken = |spec: &&StreamSpec| spec.subjects.iter().any(|subject| matches(subject, &message.subject));
+                let taken = |spec: &&StreamSpec| spec.subjects.iter().any(|subject| covers(subject, &message.subject));
                 match state.streams.iter().find(taken) {
                     Some(spec) => routed.push((*spec, message)),
                     None => {
@@ -357,7 +358,7 @@ impl Bus for LocalBus {
             sqlx::query_scalar::<_, String>("SELECT subject FROM bus_log WHERE stream = $1 AND stream_seq > $2");
         let subjects = subjects.bind(consumer.stream).bind(scanned as i64).fetch_all(self.shared.database.reader());
         let subjects = subjects.await.map_err(failed)?;
-        let wanted = |subject: &&String| consumer.filters.iter().any(|filter| matches(filter, subject));
+        let wanted = |subject: &&String| consumer.filters.iter().any(|filter| covers(filter, subject));
         Ok(ConsumerState { ack_floor, waiting: subjects.iter().filter(wanted).count() as u64, unanswered })
     }
 
@@ -415,7 +416,7 @@ impl Bus for LocalBus {
             let rows = self.rows(stream, after, SCAN_ROWS).await.map_err(failed)?;
             let Some((last, _)) = rows.last() else { break };
             after = *last;
-            let wanted = |row: &(u64, Message)| filters.iter().any(|filter| matches(filter, &row.1.subject));
+            let wanted = |row: &(u64, Message)| filters.iter().any(|filter| covers(filter, &row.1.subject));
             let room = most - found.len();
             found.extend(rows.into_iter().filter(wanted).take(room));
         }

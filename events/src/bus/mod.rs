@@ -154,38 +154,3 @@ pub struct Question {
     pub payload: Bytes,
     pub reply: tokio::sync::oneshot::Sender<Bytes>,
 }
-
-/// Whether a subject matches a filter with NATS' wildcards: `*` one token, `>` one or more at the end.
-pub fn matches(filter: &str, subject: &str) -> bool {
-    let mut tokens = subject.split('.');
-    for wanted in filter.split('.') {
-        match (wanted, tokens.next()) {
-            (">", Some(_)) => return true,
-            ("*", Some(_)) => {}
-            (wanted, Some(token)) if wanted == token => {}
-            _ => return false,
-        }
-    }
-    tokens.next().is_none()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn filters_match_as_in_nats() {
-        for (filter, subject, expected) in [
-            ("auth.user.>", "auth.user.u1.created", true),
-            ("auth.user.>", "auth.user", false),
-            ("auth.user.>", "auth.session.s1.created", false),
-            ("auth.*.u1.created", "auth.user.u1.created", true),
-            ("auth.*", "auth.user.u1", false),
-            ("gateway.router.refreshed", "gateway.router.refreshed", true),
-            ("gateway.router", "gateway.router.refreshed", false),
-            (">", "a", true),
-        ] {
-            assert_eq!(matches(filter, subject), expected, "{filter} {subject}");
-        }
-    }
-}
