@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use edd_proto::Consumer as Spec;
 use sqlx::AnyConnection;
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::{Answer, Bus, BusError, ConsumerSpec, Delivery};
+use crate::bus::{Answer, Bus, BusError, Delivery};
 use crate::clock::Clock;
 use crate::database::Database;
 use crate::dead_letter::{self, DeadLetter};
@@ -84,7 +85,7 @@ pub enum Outcome {
 /// One durable consumer.
 #[derive(Clone, Debug)]
 pub struct Consumer {
-    spec: ConsumerSpec,
+    spec: Spec,
     database: Database,
     bus: Arc<dyn Bus>,
     clock: Arc<dyn Clock>,
@@ -93,7 +94,7 @@ pub struct Consumer {
 
 impl Consumer {
     pub fn new(
-        spec: ConsumerSpec,
+        spec: Spec,
         database: Database,
         bus: Arc<dyn Bus>,
         clock: Arc<dyn Clock>,
@@ -200,7 +201,7 @@ impl Consumer {
         let attempts = upsert.bind(error).bind(now).fetch_one(&mut *transaction).await?;
         let is_dead = attempts >= MAX_ATTEMPTS || matches!(failure, Failure::Permanent(_));
         if is_dead {
-            let consumer = (self.spec.stream, self.spec.name);
+            let consumer = (self.spec.stream.name, self.spec.name);
             dead_letter::add(&mut transaction, consumer, delivery, error, attempts, now).await?;
             // The bus may deliver it again if it does not hear our answer.
             let had = sqlx::query(

@@ -14,5 +14,6 @@ pub mod database;
 pub mod dead_letter;
 pub mod message;
 pub mod outbox;
+pub mod publisher;
 pub mod relay;
 mod schema;

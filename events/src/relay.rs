@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use edd_proto::Stream;
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::{Bus, BusError, Position, StreamSpec};
+use crate::bus::{Bus, BusError, Position};
 use crate::clock::{Clock, Micros, micros};
 use crate::database::{Database, Kind};
 use crate::outbox;
@@ -44,11 +45,11 @@ pub struct Relay {
     bus: Arc<dyn Bus>,
     clock: Arc<dyn Clock>,
     /// The streams that this database's events go to.
-    streams: &'static [StreamSpec],
+    streams: &'static [Stream],
 }
 
 impl Relay {
-    pub fn new(database: Database, bus: Arc<dyn Bus>, clock: Arc<dyn Clock>, streams: &'static [StreamSpec]) -> Self {
+    pub fn new(database: Database, bus: Arc<dyn Bus>, clock: Arc<dyn Clock>, streams: &'static [Stream]) -> Self {
         Self { database, bus, clock, streams }
     }
 
@@ -146,7 +147,7 @@ impl Relay {
             }
             let mut transaction = self.database.begin().await?;
             if known.is_some() {
-                let kept_since: Micros = self.clock.now() - micros(spec.max_age);
+                let kept_since: Micros = self.clock.now() - micros(spec.retention());
                 let rows = outbox::publish_again(&mut transaction, spec.subjects, kept_since).await?;
                 tracing::warn!(stream = spec.name, rows, "the broker has lost data; publishing again from the outbox");
                 refilled += rows;
@@ -169,7 +170,7 @@ mod tests {
     use crate::clock::ManualClock;
     use crate::message::Message;
 
-    const STREAMS: &[StreamSpec] = &[USERS, KEYS];
+    const STREAMS: &[Stream] = &[USERS, KEYS];
     const PATIENCE: Duration = Duration::from_secs(20);
 
     struct Fixture {
@@ -283,7 +284,7 @@ mod tests {
         let bus = fixture.bus("bus.db").await;
         let expired = fixture.change("0", "user.old.created").await;
         fixture.relay(&bus).round().await.expect("a round");
-        fixture.clock.advance(USERS.max_age + Duration::from_secs(1));
+        fixture.clock.advance(USERS.retention() + Duration::from_secs(1));
         let written = [fixture.change("1", "user.a.created").await, fixture.change("2", "user.b.created").await];
         fixture.change("3", "key.k.created").await;
         fixture.relay(&bus).round().await.expect("a round");

@@ -1,5 +1,7 @@
 //! What the bus keeps, for how long, and who reads it where they left off.
 
+use std::time::Duration;
+
 use crate::subject::Subject;
 
 /// A log of the bus. All of them: file storage, limits policy, discard old, deny purge and delete.
@@ -25,6 +27,11 @@ impl Stream {
     pub const SFS: Self = Self { name: "SFS", subjects: &["sfs.>"], retention_days: 7 };
     /// Messages that a consumer gave up; see [`Subject::dead_letter`].
     pub const DLQ: Self = Self { name: "DLQ", subjects: &["dlq.>"], retention_days: 30 };
+
+    /// How long it keeps a message.
+    pub const fn retention(&self) -> Duration {
+        Duration::from_secs(self.retention_days as u64 * 24 * 3600)
+    }
 
     /// Whether this stream stores messages of `subject`.
     pub fn stores(&self, subject: &Subject) -> bool {

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use edd_proto::{Consumer, Stream};
 
-use crate::bus::{Answer, Bus, BusError, ConsumerSpec, StreamSpec};
+use crate::bus::{Answer, Bus, BusError};
 use crate::message::Message;
 
 /// Longest wait for what has to happen.
@@ -13,11 +14,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A wait for what must not.
 const MOMENT: Duration = Duration::from_millis(50);
 
-const DAY: Duration = Duration::from_secs(24 * 3600);
-pub const USERS: StreamSpec = StreamSpec { name: "USERS", subjects: &["user.>"], max_age: DAY };
-pub const KEYS: StreamSpec = StreamSpec { name: "KEYS", subjects: &["key.>", "lock.opened"], max_age: DAY };
-pub const MAILER: ConsumerSpec = ConsumerSpec { stream: "USERS", name: "mailer", filters: &["user.*.created"] };
-pub const AUDITOR: ConsumerSpec = ConsumerSpec { stream: "USERS", name: "auditor", filters: &["user.>"] };
+pub const USERS: Stream = Stream { name: "USERS", subjects: &["user.>"], retention_days: 1 };
+pub const KEYS: Stream = Stream { name: "KEYS", subjects: &["key.>", "lock.opened"], retention_days: 1 };
+pub const MAILER: Consumer = Consumer { stream: USERS, name: "mailer", filters: &["user.*.created"] };
+pub const AUDITOR: Consumer = Consumer { stream: USERS, name: "auditor", filters: &["user.>"] };
 
 pub fn message(id: &str, subject: &str) -> Message {
     let entity = subject.rsplit_once('.').map_or(subject, |(entity, _)| entity).to_owned();
@@ -101,7 +101,7 @@ async fn redelivering(bus: &dyn Bus) {
     bus.answer(&MAILER, &first, Answer::Later(MOMENT)).await.expect("an answer");
     let second = bus.pull(&MAILER, 1, PATIENCE).await.expect("a delivery").remove(0);
     assert_eq!((second.message.event_id.as_str(), second.delivered), ("6", 2));
-    bus.answer(&MAILER, &second, Answer::Later(DAY)).await.expect("an answer");
+    bus.answer(&MAILER, &second, Answer::Later(USERS.retention())).await.expect("an answer");
     assert!(bus.pull(&MAILER, 1, MOMENT).await.expect("no error").is_empty(), "delivered before it was due");
     let (_, failure) = bus.publish(&[message("7", "user.d.created")]).await;
     assert!(failure.is_none(), "{failure:?}");

@@ -11,13 +11,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use edd_proto::covers;
+use edd_proto::{Consumer, Stream, covers};
 use sqlx::Row;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::bus::{
-    ACK_WAIT, Answer, Bus, BusError, ConsumerSpec, ConsumerState, Delivery, MAX_ACK_PENDING, Position, Question,
-    StreamSpec, StreamState,
+    ACK_WAIT, Answer, Bus, BusError, ConsumerState, Delivery, MAX_ACK_PENDING, Position, Question, StreamState,
 };
 use crate::clock::{Clock, Micros, micros};
 use crate::database::{Database, DatabaseError, Step};
@@ -91,7 +90,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    streams: Vec<StreamSpec>,
+    streams: Vec<Stream>,
     consumers: HashMap<(&'static str, &'static str), Progress>,
     services: HashMap<String, mpsc::Sender<Question>>,
 }
@@ -137,13 +136,13 @@ impl LocalBus {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn spec(&self, stream: &str) -> Result<StreamSpec, BusError> {
+    fn spec(&self, stream: &str) -> Result<Stream, BusError> {
         let found = self.state().streams.iter().find(|spec| spec.name == stream).copied();
         found.ok_or_else(|| BusError::Refused(format!("there is no stream {stream}")))
     }
 
     /// Removes what is older than the stream keeps.
-    async fn expire(&self, spec: StreamSpec, connection: &mut sqlx::AnyConnection) -> sqlx::Result<()> {
+    async fn expire(&self, spec: Stream, connection: &mut sqlx::AnyConnection) -> sqlx::Result<()> {
         let now = self.shared.clock.now();
         let due = sqlx::query("UPDATE bus_streams SET expired_at = $1 WHERE name = $2 AND expired_at <= $3");
         let due = due.bind(now).bind(spec.name).bind(now - micros(EXPIRE_EVERY)).execute(&mut *connection).await?;
@@ -151,7 +150,7 @@ impl LocalBus {
             return Ok(());
         }
         let delete = sqlx::query("DELETE FROM bus_log WHERE stream = $1 AND stored_at < $2");
-        delete.bind(spec.name).bind(now - micros(spec.max_age)).execute(&mut *connection).await?;
+        delete.bind(spec.name).bind(now - micros(spec.retention())).execute(&mut *connection).await?;
         let first = sqlx::query(
             "UPDATE bus_streams SET first_seq = \
              coalesce((SELECT min(stream_seq) FROM bus_log WHERE stream = $1), last_seq + 1) WHERE name = $1",
@@ -160,7 +159,7 @@ impl LocalBus {
         Ok(())
     }
 
-    async fn append(&self, messages: &[(StreamSpec, &Message)]) -> sqlx::Result<Vec<Position>> {
+    async fn append(&self, messages: &[(Stream, &Message)]) -> sqlx::Result<Vec<Position>> {
         let now = self.shared.clock.now();
         let mut transaction = self.shared.database.begin().await?;
         let mut positions = Vec::with_capacity(messages.len());
@@ -193,8 +192,8 @@ impl LocalBus {
     }
 
     /// Up to `most` deliveries that are due again or new.
-    async fn due(&self, consumer: &ConsumerSpec, most: usize) -> Result<Vec<Delivery>, BusError> {
-        let key = (consumer.stream, consumer.name);
+    async fn due(&self, consumer: &Consumer, most: usize) -> Result<Vec<Delivery>, BusError> {
+        let key = (consumer.stream.name, consumer.name);
         let now = self.shared.clock.now();
         let mut deliveries = Vec::new();
         let (mut scanned, room) = {
@@ -209,7 +208,7 @@ impl LocalBus {
         };
         let most = most.min(deliveries.len() + room);
         while deliveries.len() < most {
-            let rows = self.rows(consumer.stream, scanned, SCAN_ROWS).await.map_err(failed)?;
+            let rows = self.rows(consumer.stream.name, scanned, SCAN_ROWS).await.map_err(failed)?;
             if rows.is_empty() {
                 break;
             }
@@ -244,12 +243,12 @@ impl LocalBus {
     }
 
     /// When the next delivery of `consumer` is due again.
-    fn next_due(&self, consumer: &ConsumerSpec) -> Option<Duration> {
+    fn next_due(&self, consumer: &Consumer) -> Option<Duration> {
         let now = self.shared.clock.now();
         let state = self.state();
         let due = state
             .consumers
-            .get(&(consumer.stream, consumer.name))?
+            .get(&(consumer.stream.name, consumer.name))?
             .in_flight
             .values()
             .map(|flight| flight.due)
@@ -257,24 +256,24 @@ impl LocalBus {
         Some(Duration::from_micros(due.saturating_sub(now).max(0) as u64))
     }
 
-    async fn note_answer(&self, consumer: &ConsumerSpec, seq: u64, floor: u64) -> sqlx::Result<()> {
+    async fn note_answer(&self, consumer: &Consumer, seq: u64, floor: u64) -> sqlx::Result<()> {
         let mut transaction = self.shared.database.begin().await?;
         if seq > floor {
             let insert = sqlx::query(
                 "INSERT INTO bus_answered (stream, name, stream_seq) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
             );
-            insert.bind(consumer.stream).bind(consumer.name).bind(seq as i64).execute(&mut *transaction).await?;
+            insert.bind(consumer.stream.name).bind(consumer.name).bind(seq as i64).execute(&mut *transaction).await?;
         }
         let raise = sqlx::query("UPDATE bus_consumers SET floor = $3 WHERE stream = $1 AND name = $2 AND floor < $3");
-        raise.bind(consumer.stream).bind(consumer.name).bind(floor as i64).execute(&mut *transaction).await?;
+        raise.bind(consumer.stream.name).bind(consumer.name).bind(floor as i64).execute(&mut *transaction).await?;
         let clean = sqlx::query("DELETE FROM bus_answered WHERE stream = $1 AND name = $2 AND stream_seq <= $3");
-        clean.bind(consumer.stream).bind(consumer.name).bind(floor as i64).execute(&mut *transaction).await?;
+        clean.bind(consumer.stream.name).bind(consumer.name).bind(floor as i64).execute(&mut *transaction).await?;
         transaction.commit().await
     }
 }
 
-fn unknown(consumer: &ConsumerSpec) -> BusError {
-    BusError::Refused(format!("there is no consumer {} on stream {}", consumer.name, consumer.stream))
+fn unknown(consumer: &Consumer) -> BusError {
+    BusError::Refused(format!("there is no consumer {} on stream {}", consumer.name, consumer.stream.name))
 }
 
 fn delivery(seq: u64, flight: &InFlight) -> Delivery {
@@ -283,7 +282,7 @@ fn delivery(seq: u64, flight: &InFlight) -> Delivery {
 
 #[async_trait]
 impl Bus for LocalBus {
-    async fn ensure(&self, streams: &[StreamSpec], consumers: &[ConsumerSpec]) -> Result<(), BusError> {
+    async fn ensure(&self, streams: &[Stream], consumers: &[Consumer]) -> Result<(), BusError> {
         let writer = self.shared.database.writer();
         for spec in streams {
             let insert = "INSERT INTO bus_streams (name, epoch, first_seq, last_seq, expired_at) VALUES ($1, $2, 1, 0, $2) \
@@ -296,20 +295,24 @@ impl Bus for LocalBus {
         }
         for spec in consumers {
             let insert = "INSERT INTO bus_consumers (stream, name, floor) VALUES ($1, $2, 0) ON CONFLICT DO NOTHING";
-            sqlx::query(insert).bind(spec.stream).bind(spec.name).execute(writer).await.map_err(failed)?;
+            sqlx::query(insert).bind(spec.stream.name).bind(spec.name).execute(writer).await.map_err(failed)?;
             let floor = "SELECT floor FROM bus_consumers WHERE stream = $1 AND name = $2";
-            let floor: i64 =
-                sqlx::query_scalar(floor).bind(spec.stream).bind(spec.name).fetch_one(writer).await.map_err(failed)?;
+            let floor: i64 = sqlx::query_scalar(floor)
+                .bind(spec.stream.name)
+                .bind(spec.name)
+                .fetch_one(writer)
+                .await
+                .map_err(failed)?;
             let answered = "SELECT stream_seq FROM bus_answered WHERE stream = $1 AND name = $2";
             let answered: Vec<i64> = sqlx::query_scalar(answered)
-                .bind(spec.stream)
+                .bind(spec.stream.name)
                 .bind(spec.name)
                 .fetch_all(writer)
                 .await
                 .map_err(failed)?;
             let answered = answered.into_iter().map(|seq| (seq as u64, ())).collect();
             let progress = Progress { scanned: floor as u64, answered, in_flight: BTreeMap::new() };
-            self.state().consumers.entry((spec.stream, spec.name)).or_insert(progress);
+            self.state().consumers.entry((spec.stream.name, spec.name)).or_insert(progress);
         }
         Ok(())
     }
@@ -320,7 +323,7 @@ impl Bus for LocalBus {
         {
             let state = self.state();
             for message in messages {
-                let taken = |spec: &&StreamSpec| spec.subjects.iter().any(|subject| covers(subject, &message.subject));
+                let taken = |spec: &&Stream| spec.subjects.iter().any(|subject| covers(subject, &message.subject));
                 match state.streams.iter().find(taken) {
                     Some(spec) => routed.push((*spec, message)),
                     None => {
@@ -348,21 +351,23 @@ impl Bus for LocalBus {
         Ok(StreamState { epoch, first_seq: first as u64, last_seq: last as u64 })
     }
 
-    async fn consumer(&self, consumer: &ConsumerSpec) -> Result<ConsumerState, BusError> {
+    async fn consumer(&self, consumer: &Consumer) -> Result<ConsumerState, BusError> {
         let (scanned, ack_floor, unanswered) = {
             let state = self.state();
-            let progress = state.consumers.get(&(consumer.stream, consumer.name)).ok_or_else(|| unknown(consumer))?;
+            let progress =
+                state.consumers.get(&(consumer.stream.name, consumer.name)).ok_or_else(|| unknown(consumer))?;
             (progress.scanned, progress.floor(), progress.in_flight.len() as u64)
         };
         let subjects =
             sqlx::query_scalar::<_, String>("SELECT subject FROM bus_log WHERE stream = $1 AND stream_seq > $2");
-        let subjects = subjects.bind(consumer.stream).bind(scanned as i64).fetch_all(self.shared.database.reader());
+        let subjects =
+            subjects.bind(consumer.stream.name).bind(scanned as i64).fetch_all(self.shared.database.reader());
         let subjects = subjects.await.map_err(failed)?;
         let wanted = |subject: &&String| consumer.filters.iter().any(|filter| covers(filter, subject));
         Ok(ConsumerState { ack_floor, waiting: subjects.iter().filter(wanted).count() as u64, unanswered })
     }
 
-    async fn pull(&self, consumer: &ConsumerSpec, most: usize, wait: Duration) -> Result<Vec<Delivery>, BusError> {
+    async fn pull(&self, consumer: &Consumer, most: usize, wait: Duration) -> Result<Vec<Delivery>, BusError> {
         let deadline = tokio::time::Instant::now() + wait;
         loop {
             let changed = self.shared.changed.notified();
@@ -379,12 +384,12 @@ impl Bus for LocalBus {
         }
     }
 
-    async fn answer(&self, consumer: &ConsumerSpec, delivery: &Delivery, answer: Answer) -> Result<(), BusError> {
+    async fn answer(&self, consumer: &Consumer, delivery: &Delivery, answer: Answer) -> Result<(), BusError> {
         let now = self.shared.clock.now();
         let floor = {
             let mut state = self.state();
             let progress =
-                state.consumers.get_mut(&(consumer.stream, consumer.name)).ok_or_else(|| unknown(consumer))?;
+                state.consumers.get_mut(&(consumer.stream.name, consumer.name)).ok_or_else(|| unknown(consumer))?;
             let Some(flight) = progress.in_flight.get_mut(&delivery.seq) else { return Ok(()) };
             match answer {
                 Answer::Later(pause) => flight.due = now + micros(pause),

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use edd_proto::{Consumer, Stream};
 
 use crate::message::Message;
 
@@ -31,24 +32,6 @@ pub enum BusError {
 
 fn humantime(duration: &Duration) -> String {
     format!("{} ms", duration.as_millis())
-}
-
-/// What a stream is to look like. Created when it is absent, checked when it is not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StreamSpec {
-    pub name: &'static str,
-    /// Subjects that it keeps, with NATS' wildcards.
-    pub subjects: &'static [&'static str],
-    pub max_age: Duration,
-}
-
-/// What a durable consumer is to look like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConsumerSpec {
-    pub stream: &'static str,
-    /// Unique within its stream; by convention the service's.
-    pub name: &'static str,
-    pub filters: &'static [&'static str],
 }
 
 /// How long a delivered message may go without an answer or a sign of life before it is delivered again.
@@ -112,7 +95,7 @@ pub enum Answer {
 #[async_trait]
 pub trait Bus: Debug + Send + Sync {
     /// Creates the streams and consumers that are absent, and checks the others.
-    async fn ensure(&self, streams: &[StreamSpec], consumers: &[ConsumerSpec]) -> Result<(), BusError>;
+    async fn ensure(&self, streams: &[Stream], consumers: &[Consumer]) -> Result<(), BusError>;
 
     /// Publishes in order and stops at the first failure; the positions of those that the bus has
     /// taken, and what stopped it. A message whose id the stream has seen lately is taken once.
@@ -120,13 +103,13 @@ pub trait Bus: Debug + Send + Sync {
 
     async fn stream(&self, stream: &str) -> Result<StreamState, BusError>;
 
-    async fn consumer(&self, consumer: &ConsumerSpec) -> Result<ConsumerState, BusError>;
+    async fn consumer(&self, consumer: &Consumer) -> Result<ConsumerState, BusError>;
 
     /// At most `most` messages for a durable consumer; waits up to `wait` for the first of them.
-    async fn pull(&self, consumer: &ConsumerSpec, most: usize, wait: Duration) -> Result<Vec<Delivery>, BusError>;
+    async fn pull(&self, consumer: &Consumer, most: usize, wait: Duration) -> Result<Vec<Delivery>, BusError>;
 
     /// Answers a delivery. [`Answer::Ack`] has reached the bus when this returns.
-    async fn answer(&self, consumer: &ConsumerSpec, delivery: &Delivery, answer: Answer) -> Result<(), BusError>;
+    async fn answer(&self, consumer: &Consumer, delivery: &Delivery, answer: Answer) -> Result<(), BusError>;
 
     /// At most `most` kept messages from `seq` on that match `filters`, with their sequence numbers; answers nothing
     /// and remembers nothing. Empty when there are no more.

@@ -79,7 +79,7 @@ async fn old_messages_go_and_consumers_pass_them() {
     let clock = ManualClock::at(1_000_000);
     let bus = open(&dir, clock.clone()).await;
     bus.publish(&[message("1", "user.a.created"), message("2", "user.b.created")]).await;
-    clock.advance(USERS.max_age + Duration::from_secs(1));
+    clock.advance(USERS.retention() + Duration::from_secs(1));
     bus.publish(&[message("3", "user.c.created")]).await;
     let state = bus.stream("USERS").await.expect("a state");
     assert_eq!((state.first_seq, state.last_seq), (3, 3));
