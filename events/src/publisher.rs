@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use sqlx::AnyConnection;
 
 use crate::clock::Clock;
-use crate::message::Message;
+use crate::message::{Headers, Message};
 use crate::outbox;
 
 /// What an event follows from: a request, or another event.
@@ -103,6 +103,7 @@ impl Publisher {
             payload: Bytes::from(self.encoding.encode(&event)?),
             correlation_id: cause.correlation_id.clone(),
             trace_parent: cause.trace_parent.clone(),
+            headers: Headers::default(),
         };
         outbox::add(connection, &message, now).await?;
         Ok(version)

@@ -27,6 +27,7 @@ CREATE TABLE outbox (
     payload {bytes} NOT NULL,
     correlation_id TEXT NOT NULL,
     trace_parent TEXT NOT NULL,
+    headers TEXT NOT NULL,
     created_at BIGINT NOT NULL,
     published_at BIGINT
 );

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use edd_proto::{Consumer, Stream};
 
 use crate::bus::{Answer, Bus, BusError};
-use crate::message::Message;
+use crate::message::{Headers, Message};
 
 /// Longest wait for what has to happen.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -30,6 +30,7 @@ pub fn message(id: &str, subject: &str) -> Message {
         payload: Bytes::from(vec![0, 159, 146, 150]),
         correlation_id: format!("request-of-{id}"),
         trace_parent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned(),
+        headers: Headers::collect([("Edd-Dead-Error", "no: such user"), ("Edd-Dead-Sequence", id)]),
     }
 }
 
