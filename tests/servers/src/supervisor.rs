@@ -36,9 +36,9 @@ eval "$3"
 cd / && rm -rf -- "$folder"
 "#;
 
-/// How long a server may take to begin to work.
-const START_TIMEOUT: Duration = Duration::from_secs(60);
-/// Between two looks at whether it does.
+/// How long a server may take to begin to work, or to be gone.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Between two looks at whether it is.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// What a failure shows of the log.
 const LOG_LINES: usize = 40;
@@ -90,13 +90,14 @@ impl Supervisor {
             assert!(shell.server.is_none(), "{} runs already", words[0]);
             shell.ask(&format!("{} >>log 2>&1 </dev/null & server=$!", quote(words)));
         }
-        let deadline = Instant::now() + START_TIMEOUT;
-        while self.is_running() && Instant::now() < deadline {
-            if ready() {
-                return Ok(());
-            }
-            #[expect(clippy::disallowed_methods, reason = "a test that starts a server has nothing else to do")]
-            std::thread::sleep(LOOK_EVERY);
+        let mut is_ready = false;
+        wait_until(|| {
+            let is_running = self.is_running();
+            is_ready = is_running && ready();
+            is_ready || !is_running
+        });
+        if is_ready {
+            return Ok(());
         }
         self.end("KILL");
         Err(format!("{} does not start\n{}", words.join(" "), self.log()))
@@ -112,15 +113,17 @@ impl Supervisor {
         let mut shell = self.shell();
         let Some(server) = shell.server else { return };
         shell.ask("kill -s STOP $server");
-        for child in children(server) {
+        let children = children(server);
+        for child in &children {
             shell.ask(&format!("kill -s KILL {child}"));
         }
         shell.ask("end KILL");
+        // They hold its memory and its sockets for as long as they take to die.
+        wait_until(|| !children.iter().any(|child| is_alive(*child)));
     }
 
     pub fn is_running(&self) -> bool {
-        let server = self.shell().server;
-        server.and_then(status).is_some_and(|(state, _)| state != 'Z')
+        self.shell().server.is_some_and(is_alive)
     }
 
     /// The end of what the server, and what was run for it, had to say.
@@ -176,6 +179,19 @@ fn children(parent: u32) -> Vec<u32> {
     processes.filter(|process| status(*process).is_some_and(|(_, its)| its == parent)).collect()
 }
 
+fn is_alive(process: u32) -> bool {
+    status(process).is_some_and(|(state, _)| state != 'Z')
+}
+
+/// Looks again and again whether `done`, but not for ever.
+fn wait_until(mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + TIMEOUT;
+    while !done() && Instant::now() < deadline {
+        #[expect(clippy::disallowed_methods, reason = "a test that waits for a server has nothing else to do")]
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
 /// A process's state, as in `ps`, and its parent. None if there is no such process.
 fn status(process: u32) -> Option<(char, u32)> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
@@ -225,9 +241,9 @@ mod tests {
         let started = || fs::read_to_string(&log).is_ok_and(|log| log.ends_with('\n'));
         supervisor.start(&["sh", "-c", "sleep 1000 & echo $!; wait"], started).expect("a server");
         let child: u32 = supervisor.log().parse().expect("a process id");
-        assert!(status(child).is_some_and(|(state, _)| state != 'Z'));
+        assert!(is_alive(child));
         supervisor.kill();
-        assert!(status(child).is_none_or(|(state, _)| state == 'Z'), "{child} lives");
+        assert!(!is_alive(child), "{child} lives");
     }
 
     /// Not a test by itself: what [`a_killed_process_leaves_nothing_behind`] kills.
@@ -249,14 +265,11 @@ mod tests {
         let line = lines.find(|line| line.starts_with("server ")).expect("a server");
         let (server, folder) = line["server ".len()..].split_once(' ').expect("a server and a folder");
         let (server, folder) = (server.parse::<u32>().expect("a process id"), Path::new(folder));
-        let is_there = || status(server).is_some() || folder.exists();
+        let is_there = || is_alive(server) || folder.exists();
         assert!(is_there());
         victim.kill().expect("a kill");
         victim.wait().expect("its end");
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while is_there() && Instant::now() < deadline {
-            std::thread::yield_now();
-        }
+        wait_until(|| !is_there());
         assert!(!is_there(), "{line}");
     }
 }
