@@ -117,14 +117,18 @@ mod tests {
 
     use super::*;
     use crate::clock::ManualClock;
-    use crate::database::Database;
+    use crate::database::Kind;
+    use crate::scratch::{Scratch, on_each_database};
 
     const UID: &str = "V1StGXR8_Z5jdHi6B-myT";
 
-    #[tokio::test]
-    async fn an_event_carries_who_when_why_and_which_version() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let database = Database::open_file(&dir.path().join("a.db"), &[]).await.expect("a database");
+    on_each_database! {
+        an_event_carries_who_when_why_and_which_version,
+    }
+
+    async fn an_event_carries_who_when_why_and_which_version(kind: Kind) {
+        let scratch = Scratch::new(kind);
+        let database = scratch.open(&[]).await;
         let clock = Arc::new(ManualClock::at(1_705_920_000_000_007));
         let cause = Cause {
             correlation_id: "request-1".to_owned(),
