@@ -132,7 +132,8 @@ impl Postgres {
         self.run(&[&[initdb.as_str()], &options[..]].concat());
         if self.settings.secured {
             let request = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
-                           -subj /CN=localhost -addext subjectAltName=DNS:localhost -keyout server.key -out server.crt";
+                           -subj /CN=localhost -addext basicConstraints=critical,CA:FALSE \
+                           -addext subjectAltName=DNS:localhost -keyout server.key -out server.crt";
             self.run(&request.split(' ').collect::<Vec<_>>());
             let rules = "local all all trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n";
             self.write(&folder.join("data/pg_hba.conf"), rules);
