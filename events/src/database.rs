@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::{Any, AnyPool, AssertSqlSafe, ConnectOptions, SqlSafeStr};
+use sqlx::{Any, AnyPool, AssertSqlSafe, ConnectOptions, Connection, SqlSafeStr};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
@@ -85,6 +85,14 @@ impl Database {
                         sqlx::raw_sql(schema::SQLITE_SETTINGS).execute(connection).await?;
                     }
                     Ok(())
+                })
+            });
+            // SQLite rolls back by itself when its disk is full. sqlx does not know, and would refuse every further
+            // transaction on the one connection that writes.
+            let pool = pool.after_release(|connection, _| {
+                Box::pin(async move {
+                    connection.ping().await?;
+                    Ok(!connection.is_in_transaction())
                 })
             });
             let options = options.clone();

@@ -6,6 +6,8 @@
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod local;
+#[cfg(test)]
+pub(crate) mod watched;
 
 use std::fmt::Debug;
 use std::time::Duration;
