@@ -3,3 +3,7 @@
 //! Imports `edd-proto` and `edd-events`, never `edd-gateway`.
 
 pub mod access_token;
+pub mod error;
+pub mod extract;
+pub mod origin;
+pub mod request;
