@@ -7,3 +7,4 @@ pub mod error;
 pub mod extract;
 pub mod origin;
 pub mod request;
+pub mod revocation;
