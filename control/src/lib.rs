@@ -3,6 +3,7 @@
 //! Imports `edd-proto` and `edd-events`, never `edd-gateway`.
 
 pub mod access_token;
+pub mod caller;
 pub mod error;
 pub mod extract;
 pub mod origin;
