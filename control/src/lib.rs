@@ -4,6 +4,7 @@
 
 pub mod access_token;
 pub mod caller;
+pub mod cors;
 pub mod error;
 pub mod extract;
 pub mod origin;
