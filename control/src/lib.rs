@@ -1,3 +1,12 @@
 //! The control services, auth, sfs and compute, over the event kernel.
 //!
 //! Imports `edd-proto` and `edd-events`, never `edd-gateway`.
+
+pub mod access_token;
+pub mod caller;
+pub mod cors;
+pub mod error;
+pub mod extract;
+pub mod origin;
+pub mod request;
+pub mod revocation;
