@@ -1,3 +1,5 @@
 //! The control services, auth, sfs and compute, over the event kernel.
 //!
 //! Imports `edd-proto` and `edd-events`, never `edd-gateway`.
+
+pub mod auth;

@@ -1,0 +1,5 @@
+pub mod entropy;
+pub mod limiter;
+pub mod model;
+pub mod password;
+pub mod scope;
