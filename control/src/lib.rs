@@ -2,4 +2,5 @@
 //!
 //! Imports `edd-proto` and `edd-events`, never `edd-gateway`.
 
+pub mod access_token;
 pub mod auth;
