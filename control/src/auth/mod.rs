@@ -1,5 +1,9 @@
+pub mod config;
 pub mod entropy;
+pub mod error;
 pub mod limiter;
 pub mod model;
 pub mod password;
 pub mod scope;
+pub mod service;
+pub mod store;

@@ -8,7 +8,7 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::auth::entropy::Entropy;
-use crate::auth::model::{NewPassword, Password};
+use crate::auth::model::Password;
 
 /// What a hash costs, and how many are made at once.
 #[derive(Clone, Copy, Debug)]
@@ -91,9 +91,9 @@ impl Hasher {
     ///
     /// # Errors
     /// [`PasswordError::Busy`]
-    pub async fn hash(&self, password: &NewPassword) -> Result<String, PasswordError> {
+    pub async fn hash(&self, password: &Password) -> Result<String, PasswordError> {
         let (argon2, salt) = (self.argon2.clone(), self.entropy.bytes());
-        let password = password.password().clone();
+        let password = password.clone();
         self.run(move || hash(&argon2, password.as_bytes(), &salt)).await
     }
 
@@ -172,7 +172,7 @@ mod tests {
     #[tokio::test]
     async fn a_hash_knows_its_password_and_its_age() {
         let hasher = hasher(config());
-        let stored = hasher.hash(&"nul\0 hunter2".parse().expect("a password")).await.expect("a hash");
+        let stored = hasher.hash(&password("nul\0 hunter2")).await.expect("a hash");
         assert!(stored.starts_with("$argon2id$v=19$m=64,t=1,p=1$"), "{stored}");
         let verify = async |text: &str, hasher: &Hasher| hasher.verify(&password(text), Some(&stored)).await;
         assert_eq!(verify("nul\0 hunter2", &hasher).await.expect("a verdict"), Verdict::Right);
@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(verify("hunter2", &stronger).await.expect("a verdict"), Verdict::Wrong);
         let broken = hasher.verify(&password("x"), Some("$argon2id$")).await;
         assert!(matches!(broken, Err(PasswordError::Broken(_))), "{broken:?}");
-        let again = hasher.hash(&"nul\0 hunter2".parse().expect("a password")).await.expect("a hash");
+        let again = hasher.hash(&password("nul\0 hunter2")).await.expect("a hash");
         assert_ne!(again, stored, "each has a salt of its own");
     }
 
