@@ -3,4 +3,9 @@
 //! Imports `edd-proto` and `edd-events`, never `edd-gateway`.
 
 pub mod access_token;
+pub mod access_token;
 pub mod auth;
+pub mod error;
+pub mod extract;
+pub mod origin;
+pub mod request;
