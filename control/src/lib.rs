@@ -3,7 +3,6 @@
 //! Imports `edd-proto` and `edd-events`, never `edd-gateway`.
 
 pub mod access_token;
-pub mod access_token;
 pub mod auth;
 pub mod error;
 pub mod extract;

@@ -24,6 +24,9 @@ pub const STEPS: [Step; 1] = [Step {
 CREATE TABLE users (
     number {serial},
     id TEXT NOT NULL UNIQUE,
+    -- The id once more: text sorts by language in PostgreSQL, and pages of users go by bytes.
+    id_bytes {bytes} NOT NULL UNIQUE,
+    -- Both empty in a tombstone: of who is gone, only the ids stay.
     username TEXT NOT NULL,
     display_name TEXT NOT NULL,
     -- In the PHC string format; empty in a tombstone.

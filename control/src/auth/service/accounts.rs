@@ -118,7 +118,11 @@ impl Service {
         }
         let now = self.0.clock.now();
         let mut transaction = self.0.database.begin().await?;
-        let user = users::bury(&mut *transaction, id, now).await?.ok_or(AuthError::NotFound("user"))?;
+        let known = users::by_id(&mut *transaction, id).await?.ok_or(AuthError::NotFound("user"))?;
+        let user = known.user;
+        if !users::bury(&mut *transaction, user.number, now).await? {
+            return Err(AuthError::NotFound("user"));
+        }
         let event = UserDeleted {
             user_id: user.number,
             user_uid: id.to_string(),
@@ -204,11 +208,11 @@ impl Service {
         Ok(self.0.database.commit(transaction).await?)
     }
 
-    /// At most `most` users after the one with number `after`, by number; with tombstones if wanted.
+    /// At most `most` users with ids after `after`, by the bytes of their ids; with tombstones if wanted.
     ///
     /// # Errors
     /// The database fails.
-    pub async fn users_page(&self, after: i64, most: u32, with_deleted: bool) -> Result<Vec<User>, AuthError> {
+    pub async fn users_page(&self, after: Option<&str>, most: u32, with_deleted: bool) -> Result<Vec<User>, AuthError> {
         Ok(users::page(self.0.database.reader(), after, most, with_deleted).await?)
     }
 }

@@ -9,7 +9,7 @@ use edd_proto::{Encoding, Request};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::{Identity, Service, Via};
+use super::{Identity, Service, Via, timestamp};
 use crate::auth::error::AuthError;
 
 /// Questions that are answered at once.
@@ -65,6 +65,10 @@ impl Service {
 }
 
 fn approval(identity: &Identity) -> ValidateTokenResponse {
+    let (record_id, expires_at) = match &identity.via {
+        Via::Session(session) => (&session.id, Some(session.expires_at)),
+        Via::ApiToken(token) => (&token.id, token.expires_at),
+    };
     let scopes = match &identity.via {
         Via::Session(_) => Vec::new(),
         Via::ApiToken(token) => token
@@ -82,6 +86,8 @@ fn approval(identity: &Identity) -> ValidateTokenResponse {
         username: identity.user.username.clone(),
         user_uid: identity.user.id.to_string(),
         scopes,
+        record_id: record_id.to_string(),
+        expires_at: expires_at.map(timestamp),
         error: String::new(),
     }
 }

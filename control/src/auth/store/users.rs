@@ -21,9 +21,10 @@ pub struct NewUser<'a> {
 
 /// Adds a user; their number, or None if the name is taken.
 pub async fn insert(connection: impl Connection<'_>, user: &NewUser<'_>) -> sqlx::Result<Option<i64>> {
-    let statement = "INSERT INTO users (id, username, display_name, password_hash, is_admin, version, created_at) \
-                     VALUES ($1, $2, $3, $4, $5, 0, $6) ON CONFLICT DO NOTHING RETURNING number";
-    let insert = query_scalar(statement).bind(user.id.as_str()).bind(user.username.as_str());
+    let statement = "INSERT INTO users (id, id_bytes, username, display_name, password_hash, is_admin, version, created_at) \
+                     VALUES ($1, $2, $3, $4, $5, $6, 0, $7) ON CONFLICT DO NOTHING RETURNING number";
+    let insert = query_scalar(statement).bind(user.id.as_str()).bind(user.id.as_str().as_bytes().to_vec());
+    let insert = insert.bind(user.username.as_str());
     let insert = insert.bind(user.display_name.as_str()).bind(user.password_hash);
     insert.bind(i64::from(user.is_admin)).bind(user.created_at).fetch_optional(connection).await
 }
@@ -80,17 +81,18 @@ pub async fn by_id(connection: impl Connection<'_>, id: UserId) -> sqlx::Result<
     row.as_ref().map(read_with_password).transpose()
 }
 
-/// At most `most` users after the one with number `after`, by number.
+/// At most `most` users with ids after `after`, by the bytes of their ids.
 pub async fn page(
     connection: impl Connection<'_>,
-    after: i64,
+    after: Option<&str>,
     most: u32,
     with_deleted: bool,
 ) -> sqlx::Result<Vec<User>> {
     let statement = format!(
-        "SELECT {COLUMNS} FROM users WHERE number > $1 AND (deleted_at IS NULL OR $2 = 1) ORDER BY number LIMIT $3"
+        "SELECT {COLUMNS} FROM users WHERE id_bytes > $1 AND (deleted_at IS NULL OR $2 = 1) ORDER BY id_bytes LIMIT $3"
     );
-    let select = query(sqlx::AssertSqlSafe(statement)).bind(after).bind(i64::from(with_deleted)).bind(i64::from(most));
+    let select = query(sqlx::AssertSqlSafe(statement)).bind(after.unwrap_or_default().as_bytes().to_vec());
+    let select = select.bind(i64::from(with_deleted)).bind(i64::from(most));
     select.fetch_all(connection).await?.iter().map(read).collect()
 }
 
@@ -118,13 +120,11 @@ pub async fn lock(connection: impl Connection<'_>, number: i64) -> sqlx::Result<
     Ok(update.bind(number).execute(connection).await?.rows_affected() > 0)
 }
 
-/// Makes a tombstone of the user; who it was, or None if there is none to bury.
-pub async fn bury(connection: impl Connection<'_>, id: UserId, now: Micros) -> sqlx::Result<Option<User>> {
-    let statement = format!(
-        "UPDATE users SET deleted_at = $1, password_hash = '' WHERE id = $2 AND deleted_at IS NULL RETURNING {COLUMNS}"
-    );
-    let row = query(sqlx::AssertSqlSafe(statement)).bind(now).bind(id.as_str()).fetch_optional(connection).await?;
-    row.as_ref().map(read).transpose()
+/// Makes a tombstone of the user. False: they are gone already.
+pub async fn bury(connection: impl Connection<'_>, number: i64, now: Micros) -> sqlx::Result<bool> {
+    let statement = "UPDATE users SET deleted_at = $1, username = '', display_name = '', password_hash = '' \
+                     WHERE number = $2 AND deleted_at IS NULL";
+    Ok(query(statement).bind(now).bind(number).execute(connection).await?.rows_affected() > 0)
 }
 
 /// Whether there was a first start.
