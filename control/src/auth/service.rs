@@ -102,6 +102,10 @@ impl Service {
         self.0.keys.jwks()
     }
 
+    pub(super) fn now(&self) -> Micros {
+        self.0.clock.now()
+    }
+
     async fn reader(&self) -> Result<sqlx::pool::PoolConnection<sqlx::Any>, AuthError> {
         Ok(self.0.database.reader().acquire().await?)
     }
