@@ -1,20 +1,19 @@
 //! `edd gateway`: run a gateway until a signal or a successor ends it.
 
-use std::collections::HashMap;
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use edd_gateway::gateway::{Addresses, Gateway, StartError, Stop};
-use edd_gateway::route::Authority;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::RunArgs;
 use crate::exit::{Code, Failure, Outcome};
+use crate::settings::Parts;
 use crate::{logging, settings};
 
 pub fn run(args: RunArgs) -> Outcome {
     logging::start(args.log.as_deref());
-    runtime(args.gateway.worker_threads())?.block_on(serve(args, settings::PUBLIC, HashMap::new(), announce))
+    runtime(args.gateway.worker_threads())?.block_on(serve(args, settings::PUBLIC, Parts::default(), announce))
 }
 
 /// The runtime that everything long-running shares.
@@ -24,12 +23,7 @@ pub fn runtime(worker_threads: usize) -> Result<tokio::runtime::Runtime, Failure
 }
 
 /// Runs a gateway with `args` to its end. `announce` says what it listens on.
-pub async fn serve(
-    args: RunArgs,
-    bind: IpAddr,
-    builtin: HashMap<Authority, SocketAddr>,
-    announce: impl FnOnce(&Addresses),
-) -> Outcome {
+pub async fn serve(args: RunArgs, bind: IpAddr, parts: Parts, announce: impl FnOnce(&Addresses)) -> Outcome {
     // rustls takes its provider from here wherever none is named.
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         return Err(Failure::new(Code::Failure, "another crypto provider is installed"));
@@ -38,7 +32,7 @@ pub async fn serve(
     let data_dir = args.gateway.data_dir().to_owned();
     std::fs::create_dir_all(&data_dir)
         .map_err(|error| Failure::config(format!("cannot make the data directory {}: {error}", data_dir.display())))?;
-    let config = args.gateway.into_config(bind, builtin, args.takeover)?;
+    let config = args.gateway.into_config(bind, parts, args.takeover)?;
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -9,8 +9,10 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use edd_gateway::certs::{CertsConfig, LocalCaConfig};
 use edd_gateway::gateway::Config;
+use edd_gateway::health::Health;
 use edd_gateway::proxy::http1::HeadLimits;
-use edd_gateway::route::{Authority, HostName};
+use edd_gateway::route::{Authority, HostName, Route};
+use prometheus::Registry;
 
 use crate::cli::CertsArgs;
 use crate::exit::Failure;
@@ -76,6 +78,17 @@ pub struct GatewayArgs {
     access_log: AccessLogTarget,
 }
 
+/// What the rest of the process gives to its gateway.
+#[derive(Default)]
+pub struct Parts {
+    /// Target names that this process answers itself.
+    pub targets: HashMap<Authority, SocketAddr>,
+    /// Routes that are there without a file.
+    pub routes: Vec<Route>,
+    pub registry: Registry,
+    pub health: Health,
+}
+
 impl GatewayArgs {
     pub fn worker_threads(&self) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -87,12 +100,7 @@ impl GatewayArgs {
     }
 
     /// The gateway's configuration; listeners without an address of their own bind to `bind`.
-    pub fn into_config(
-        self,
-        bind: IpAddr,
-        builtin: HashMap<Authority, SocketAddr>,
-        takeover: bool,
-    ) -> Result<Config, Failure> {
+    pub fn into_config(self, bind: IpAddr, parts: Parts, takeover: bool) -> Result<Config, Failure> {
         let worker_threads = self.worker_threads();
         let access_log: Option<Box<dyn Write + Send>> = match self.access_log {
             AccessLogTarget::Stderr => Some(Box::new(std::io::stderr())),
@@ -116,7 +124,10 @@ impl GatewayArgs {
             drain_timeout: self.drain_seconds,
             shutdown_delay: self.shutdown_delay_seconds,
             access_log,
-            builtin_targets: builtin,
+            builtin_targets: parts.targets,
+            builtin_routes: parts.routes,
+            registry: parts.registry,
+            health: parts.health,
             takeover,
             worker_threads,
         })

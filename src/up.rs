@@ -8,6 +8,7 @@ use edd_gateway::route::{Authority, HostName};
 
 use crate::cli::UpArgs;
 use crate::exit::{Failure, Outcome};
+use crate::settings::Parts;
 use crate::{demo, gateway, logging, settings};
 
 /// The routes that a newcomer without a file of their own begins with.
@@ -26,8 +27,8 @@ async fn serve(args: UpArgs) -> Outcome {
     let demo = demo::start().await?;
     let name = Authority::parse(demo::TARGET).map_err(Failure::config)?;
     let (domain, routes) = (args.run.gateway.base_domain.clone(), args.run.gateway.routes_file.clone());
-    gateway::serve(args.run, bind, HashMap::from([(name, demo)]), |addresses| announce(addresses, &domain, &routes))
-        .await
+    let parts = Parts { targets: HashMap::from([(name, demo)]), ..Parts::default() };
+    gateway::serve(args.run, bind, parts, |addresses| announce(addresses, &domain, &routes)).await
 }
 
 fn write_example(data_dir: &Path) -> Result<PathBuf, Failure> {

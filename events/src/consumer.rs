@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bus::{Answer, Bus, BusError, Delivery};
 use crate::clock::Clock;
-use crate::database::Database;
+use crate::database::{Database, is_outage};
 use crate::dead_letter::{self, DeadLetter};
 use crate::message::Message;
 
@@ -49,13 +49,7 @@ pub enum Failure {
 
 impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
-        match &error {
-            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
-                Self::DependencyDown(error.to_string())
-            }
-            // Also serialization failures and deadlocks, which PostgreSQL asks to try again.
-            _ => Self::Transient(error.to_string()),
-        }
+        if is_outage(&error) { Self::DependencyDown(error.to_string()) } else { Self::Transient(error.to_string()) }
     }
 }
 

@@ -9,12 +9,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
-use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{Any, AnyPool, AssertSqlSafe, ConnectOptions, SqlSafeStr};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use crate::schema;
+use wake::Wake;
+
+mod outage;
+mod wake;
+
+pub use outage::is_outage;
 
 /// Connections to PostgreSQL, and readers of SQLite, that one process holds at most.
 const MAX_CONNECTIONS: u32 = 8;
@@ -29,10 +35,10 @@ pub type Transaction = sqlx::Transaction<'static, Any>;
 pub enum DatabaseError {
     #[error("`{0}` is not a database URL: write postgres://user@host/name or sqlite:///path/to/file")]
     Url(String),
-    #[error("cannot open the database: {0}")]
-    Open(#[source] sqlx::Error),
+    #[error("cannot open the database {url}: {source}")]
+    Open { url: String, source: sqlx::Error },
     #[error("cannot bring the database's tables up to date: {0}")]
-    Migrate(#[from] sqlx::migrate::MigrateError),
+    Migrate(#[from] MigrateError),
 }
 
 /// Which of the two it is.
@@ -50,6 +56,8 @@ pub struct Database {
     writer: AnyPool,
     reader: AnyPool,
     committed: Arc<Notify>,
+    /// None where no other process writes to the database.
+    wake: Option<Arc<Wake>>,
 }
 
 /// A step of a schema. Its SQL may say `{serial}` for a growing primary key and `{bytes}` for a column of bytes.
@@ -70,35 +78,28 @@ impl Database {
     /// Opens the database at `url` and brings it up to date: the kernel's tables and `steps`.
     pub async fn open(url: &str, steps: &[Step]) -> Result<Self, DatabaseError> {
         sqlx::any::install_default_drivers();
+        let wrong = || DatabaseError::Url(without_password(url));
         let kind = match url.split(':').next() {
             Some("sqlite") => Kind::Sqlite,
             Some("postgres" | "postgresql") => Kind::Postgres,
-            _ => return Err(DatabaseError::Url(without_password(url))),
+            _ => return Err(wrong()),
         };
-        let options: AnyConnectOptions = url.parse().map_err(|_| DatabaseError::Url(without_password(url)))?;
-        let options = options.disable_statement_logging();
-        let pool = |connections: u32| {
-            let pool = AnyPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT);
-            let pool = pool.after_connect(move |connection, _| {
-                Box::pin(async move {
-                    if kind == Kind::Sqlite {
-                        sqlx::raw_sql(schema::SQLITE_SETTINGS).execute(connection).await?;
-                    }
-                    Ok(())
-                })
-            });
-            let options = options.clone();
-            async move { pool.connect_with(options).await.map_err(DatabaseError::Open) }
-        };
+        let options = url.parse::<AnyConnectOptions>().map_err(|_| wrong())?.disable_statement_logging();
+        let failed = |source| DatabaseError::Open { url: without_password(url), source };
+        let pool = |connections| pool(kind, options.clone(), connections);
         let (writer, reader) = match kind {
-            Kind::Sqlite => (pool(1).await?, pool(MAX_CONNECTIONS).await?),
+            Kind::Sqlite => (pool(1).await.map_err(failed)?, pool(MAX_CONNECTIONS).await.map_err(failed)?),
             Kind::Postgres => {
-                let pool = pool(MAX_CONNECTIONS).await?;
+                let pool = pool(MAX_CONNECTIONS).await.map_err(failed)?;
                 (pool.clone(), pool)
             }
         };
-        let database = Self { kind, writer, reader, committed: Arc::default() };
+        let mut database = Self { kind, writer, reader, committed: Arc::default(), wake: None };
         database.migrate(steps).await?;
+        if kind == Kind::Postgres {
+            let wake = Wake::start(url, database.writer.clone(), database.committed.clone()).await.map_err(failed)?;
+            database.wake = Some(Arc::new(wake));
+        }
         Ok(database)
     }
 
@@ -107,7 +108,18 @@ impl Database {
             let sql = AssertSqlSafe(self.dialect(step.sql)).into_sql_str();
             Migration::new(step.version, step.name.into(), MigrationType::Simple, sql, false)
         });
-        Ok(Migrator::with_migrations(migrations.collect()).run(&self.writer).await?)
+        let migrator = Migrator::with_migrations(migrations.collect());
+        // Two processes may start at once.
+        match self.kind {
+            Kind::Postgres => migrator.run(&self.writer).await?,
+            // The migrator knows no lock for it.
+            Kind::Sqlite => {
+                let mut transaction = self.begin().await.map_err(MigrateError::from)?;
+                migrator.run(&mut *transaction).await?;
+                transaction.commit().await.map_err(MigrateError::from)?;
+            }
+        }
+        Ok(())
     }
 
     fn dialect(&self, sql: &str) -> String {
@@ -131,14 +143,26 @@ impl Database {
         }
     }
 
-    /// Commits, and wakes who waits in this process for what was written.
-    pub async fn commit(&self, transaction: Transaction) -> sqlx::Result<()> {
+    /// Commits, and wakes who waits for what was written: in this process and, for events in the outbox, in others.
+    ///
+    /// # Errors
+    /// Also if a statement of the transaction failed, for then PostgreSQL has none of it. After an error of the
+    /// connection it is unknown whether the transaction was committed.
+    pub async fn commit(&self, mut transaction: Transaction) -> sqlx::Result<()> {
+        if self.kind == Kind::Postgres {
+            // COMMIT rolls a failed transaction back, and calls that a success. Any other statement fails.
+            sqlx::query("SELECT 1").execute(&mut *transaction).await?;
+        }
         transaction.commit().await?;
         self.committed.notify_waiters();
+        if let Some(wake) = &self.wake {
+            wake.tell();
+        }
         Ok(())
     }
 
-    /// Resolves after the next [`Database::commit`], counted from this call on.
+    /// Resolves after the next [`Database::commit`] here, or one elsewhere that left events to relay, counted from
+    /// this call on. An optimisation: one that falls into an outage may be missed.
     pub fn committed(&self) -> Notified<'_> {
         self.committed.notified()
     }
@@ -159,44 +183,35 @@ impl Database {
     }
 }
 
-/// A URL fit for an error message.
-fn without_password(url: &str) -> String {
-    match (url.find("://"), url.rfind('@')) {
-        (Some(scheme), Some(at)) if scheme < at => format!("{}://…{}", &url[..scheme], &url[at..]),
-        _ => url.to_owned(),
+/// Connects, once at least.
+async fn pool(kind: Kind, options: AnyConnectOptions, connections: u32) -> sqlx::Result<AnyPool> {
+    let settings = match kind {
+        Kind::Sqlite => schema::SQLITE_SETTINGS,
+        Kind::Postgres => schema::POSTGRES_SETTINGS,
+    };
+    let pool = AnyPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT);
+    let pool = pool.after_connect(move |connection, _| {
+        Box::pin(async move { sqlx::raw_sql(settings).execute(connection).await.map(drop) })
+    });
+    match pool.connect_with(options.clone()).await {
+        // It has tried again and again, and forgotten why. One more try tells.
+        Err(sqlx::Error::PoolTimedOut) => match tokio::time::timeout(ACQUIRE_TIMEOUT, options.connect()).await {
+            Ok(Err(reason)) => Err(reason),
+            _ => Err(sqlx::Error::PoolTimedOut),
+        },
+        other => other,
     }
+}
+
+/// A URL fit for an error message: also `?password=` is one way to write one.
+fn without_password(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let place = rest.rfind('@').map_or(rest, |at| &rest[at..]);
+    let shown = place.split_once('?').map_or(place, |(place, _)| place);
+    let hidden = |is_hidden: bool| if is_hidden { "…" } else { "" };
+    let scheme = if scheme.is_empty() { String::new() } else { format!("{scheme}://") };
+    format!("{scheme}{}{shown}{}", hidden(place.len() < rest.len()), hidden(shown.len() < place.len()))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn passwords_stay_out_of_errors() {
-        assert_eq!(without_password("postgres://edd:se@cret@db/auth"), "postgres://…@db/auth");
-        assert_eq!(without_password("auth.db"), "auth.db");
-    }
-
-    #[tokio::test]
-    async fn a_database_is_opened_again_with_what_was_committed() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let file = dir.path().join("a.db");
-        let step =
-            Step { version: 1000, name: "notes", sql: "CREATE TABLE notes (id {serial}, body {bytes} NOT NULL)" };
-        for expected in [1_i64, 2] {
-            let database = Database::open_file(&file, &[step]).await.expect("a database");
-            let mut transaction = database.begin().await.expect("a transaction");
-            let insert = sqlx::query("INSERT INTO notes (body) VALUES ($1)").bind(vec![1_u8, 2]);
-            insert.execute(&mut *transaction).await.expect("a row");
-            database.commit(transaction).await.expect("a commit");
-            let mut dropped = database.begin().await.expect("a transaction");
-            sqlx::query("DELETE FROM notes").execute(&mut *dropped).await.expect("a deletion");
-            drop(dropped);
-            let count = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM notes").fetch_one(database.reader());
-            assert_eq!(count.await.expect("a count"), expected);
-            database.close().await;
-        }
-        let refused = Database::open("mysql://x:secret@y/z", &[]).await.expect_err("no such driver");
-        assert!(refused.to_string().contains("postgres://") && !refused.to_string().contains("secret"), "{refused}");
-    }
-}
+mod tests;

@@ -17,3 +17,5 @@ pub mod outbox;
 pub mod publisher;
 pub mod relay;
 mod schema;
+#[cfg(test)]
+mod scratch;

@@ -6,7 +6,7 @@ use sqlx::{AnyConnection, Row};
 
 use crate::clock::Micros;
 use crate::database::Database;
-use crate::message::Message;
+use crate::message::{Headers, Message};
 
 /// The version that the next event of `entity` carries. Locks the entity until the transaction ends,
 /// so that versions are committed in their own order.
@@ -19,8 +19,8 @@ pub async fn next_version(connection: &mut AnyConnection, entity: &str) -> sqlx:
 /// Adds `message`, whose version [`next_version`] gave, to what the relay will publish.
 pub async fn add(connection: &mut AnyConnection, message: &Message, now: Micros) -> sqlx::Result<()> {
     let statement = "INSERT INTO outbox \
-                     (event_id, subject, entity, version, content_type, payload, correlation_id, trace_parent, created_at) \
-                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+                     (event_id, subject, entity, version, content_type, payload, correlation_id, trace_parent, \
+                     headers, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
     let insert = sqlx::query(statement)
         .bind(&message.event_id)
         .bind(&message.subject)
@@ -30,6 +30,7 @@ pub async fn add(connection: &mut AnyConnection, message: &Message, now: Micros)
         .bind(message.payload.to_vec())
         .bind(&message.correlation_id)
         .bind(&message.trace_parent)
+        .bind(message.headers.to_text())
         .bind(now);
     insert.execute(connection).await?;
     Ok(())
@@ -48,10 +49,10 @@ pub struct Pending {
 /// after a higher one, and a cursor would have passed it. Per entity the order holds, because
 /// [`next_version`] locks the entity until its row is committed.
 pub async fn pending(database: &Database, most: u32) -> sqlx::Result<Vec<Pending>> {
-    let statement = "SELECT seq, event_id, subject, entity, version, content_type, payload, correlation_id, trace_parent \
-                     FROM outbox WHERE published_at IS NULL ORDER BY seq LIMIT $1";
+    let statement = "SELECT seq, event_id, subject, entity, version, content_type, payload, correlation_id, trace_parent, \
+                     headers FROM outbox WHERE published_at IS NULL ORDER BY seq LIMIT $1";
     let rows = sqlx::query(statement).bind(i64::from(most)).fetch_all(database.reader()).await?;
-    rows.iter().map(|row| Ok(Pending { seq: row.try_get("seq")?, message: message(row)? })).collect()
+    rows.iter().map(|row| Ok(Pending { seq: row.try_get("seq")?, message: message_with_headers(row)? })).collect()
 }
 
 /// Notes that the bus has taken these rows.
@@ -104,5 +105,11 @@ pub(crate) fn message(row: &AnyRow) -> sqlx::Result<Message> {
         payload: Bytes::from(row.try_get::<Vec<u8>, _>("payload")?),
         correlation_id: row.try_get("correlation_id")?,
         trace_parent: row.try_get("trace_parent")?,
+        headers: Headers::default(),
     })
+}
+
+/// The same from a table that keeps headers too.
+pub(crate) fn message_with_headers(row: &AnyRow) -> sqlx::Result<Message> {
+    Ok(Message { headers: Headers::from_text(row.try_get("headers")?), ..message(row)? })
 }

@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use sqlx::AnyConnection;
 
 use crate::clock::Clock;
-use crate::message::Message;
+use crate::message::{Headers, Message};
 use crate::outbox;
 
 /// What an event follows from: a request, or another event.
@@ -103,6 +103,7 @@ impl Publisher {
             payload: Bytes::from(self.encoding.encode(&event)?),
             correlation_id: cause.correlation_id.clone(),
             trace_parent: cause.trace_parent.clone(),
+            headers: Headers::default(),
         };
         outbox::add(connection, &message, now).await?;
         Ok(version)
@@ -116,14 +117,18 @@ mod tests {
 
     use super::*;
     use crate::clock::ManualClock;
-    use crate::database::Database;
+    use crate::database::Kind;
+    use crate::scratch::{Scratch, on_each_database};
 
     const UID: &str = "V1StGXR8_Z5jdHi6B-myT";
 
-    #[tokio::test]
-    async fn an_event_carries_who_when_why_and_which_version() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let database = Database::open_file(&dir.path().join("a.db"), &[]).await.expect("a database");
+    on_each_database! {
+        an_event_carries_who_when_why_and_which_version,
+    }
+
+    async fn an_event_carries_who_when_why_and_which_version(kind: Kind) {
+        let scratch = Scratch::new(kind);
+        let database = scratch.open(&[]).await;
         let clock = Arc::new(ManualClock::at(1_705_920_000_000_007));
         let cause = Cause {
             correlation_id: "request-1".to_owned(),

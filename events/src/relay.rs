@@ -169,26 +169,38 @@ mod tests {
     use crate::bus::local::LocalBus;
     use crate::clock::ManualClock;
     use crate::message::Message;
+    use crate::scratch::{Scratch, on_each_database};
 
     const STREAMS: &[Stream] = &[USERS, KEYS];
     const PATIENCE: Duration = Duration::from_secs(20);
 
+    on_each_database! {
+        changes_go_out_in_order_and_once,
+        what_is_rolled_back_is_never_told,
+        events_wait_for_a_bus_that_does_not_take_them,
+        a_crash_before_the_mark_publishes_again_and_the_bus_takes_it_once,
+        a_broker_that_lost_its_data_is_filled_again,
+        a_broker_restored_from_a_backup_is_filled_again,
+        published_rows_are_kept_until_they_are_pruned,
+        a_commit_wakes_the_relay_and_it_stops_when_told,
+    }
+
     struct Fixture {
-        dir: tempfile::TempDir,
+        scratch: Scratch,
         clock: ManualClock,
         database: Database,
     }
 
     impl Fixture {
-        async fn new() -> Self {
-            let dir = tempfile::tempdir().expect("a temporary directory");
-            let database = Database::open_file(&dir.path().join("service.db"), &[]).await.expect("a database");
-            Self { dir, clock: ManualClock::at(1_000_000), database }
+        async fn new(kind: Kind) -> Self {
+            let scratch = Scratch::new(kind);
+            let database = scratch.open(&[]).await;
+            Self { scratch, clock: ManualClock::at(1_000_000), database }
         }
 
         /// A bus in a file of its own, with its streams.
         async fn bus(&self, name: &str) -> Arc<LocalBus> {
-            let bus = LocalBus::open(&self.dir.path().join(name), Arc::new(self.clock.clone())).await.expect("a bus");
+            let bus = LocalBus::open(&self.scratch.file(name), Arc::new(self.clock.clone())).await.expect("a bus");
             bus.ensure(STREAMS, &[]).await.expect("streams");
             Arc::new(bus)
         }
@@ -213,9 +225,8 @@ mod tests {
         messages.into_iter().map(|(_, message)| message).collect()
     }
 
-    #[tokio::test]
-    async fn changes_go_out_in_order_and_once() {
-        let fixture = Fixture::new().await;
+    async fn changes_go_out_in_order_and_once(kind: Kind) {
+        let fixture = Fixture::new(kind).await;
         let bus = fixture.bus("bus.db").await;
         let relay = fixture.relay(&bus);
         let mut written = Vec::new();
@@ -235,9 +246,8 @@ mod tests {
         assert_eq!(kept(&bus).await, written);
     }
 
-    #[tokio::test]
-    async fn what_is_rolled_back_is_never_told() {
-        let fixture = Fixture::new().await;
+    async fn what_is_rolled_back_is_never_told(kind: Kind) {
+        let fixture = Fixture::new(kind).await;
         let bus = fixture.bus("bus.db").await;
         let mut transaction = fixture.database.begin().await.expect("a transaction");
         let message = conformance::message("1", "user.a.created");
@@ -250,9 +260,8 @@ mod tests {
         assert_eq!(kept(&bus).await, [next]);
     }
 
-    #[tokio::test]
-    async fn events_wait_for_a_bus_that_does_not_take_them() {
-        let fixture = Fixture::new().await;
+    async fn events_wait_for_a_bus_that_does_not_take_them(kind: Kind) {
+        let fixture = Fixture::new(kind).await;
         let first = fixture.change("1", "user.a.created").await;
         fixture.change("2", "nobody.keeps.this").await;
         fixture.change("3", "user.a.updated").await;
@@ -266,9 +275,8 @@ mod tests {
         assert_eq!(outbox::backlog(&fixture.database).await.expect("a count").0, 2);
     }
 
-    #[tokio::test]
-    async fn a_crash_before_the_mark_publishes_again_and_the_bus_takes_it_once() {
-        let fixture = Fixture::new().await;
+    async fn a_crash_before_the_mark_publishes_again_and_the_bus_takes_it_once(kind: Kind) {
+        let fixture = Fixture::new(kind).await;
         let bus = fixture.bus("bus.db").await;
         let message = fixture.change("1", "user.a.created").await;
         // As far as the first process came.
@@ -278,9 +286,8 @@ mod tests {
         assert_eq!(kept(&bus).await, [message]);
     }
 
-    #[tokio::test]
-    async fn a_broker_that_lost_its_data_is_filled_again() {
-        let fixture = Fixture::new().await;
+    async fn a_broker_that_lost_its_data_is_filled_again(kind: Kind) {
+        let fixture = Fixture::new(kind).await;
         let bus = fixture.bus("bus.db").await;
         let expired = fixture.change("0", "user.old.created").await;
         fixture.relay(&bus).round().await.expect("a round");
@@ -298,9 +305,8 @@ mod tests {
     }
 
     /// The same stream by its epoch, with less in it.
-    #[tokio::test]
-    async fn a_broker_restored_from_a_backup_is_filled_again() {
-        let fixture = Fixture::new().await;
+    async fn a_broker_restored_from_a_backup_is_filled_again(kind: Kind) {
+        let fixture = Fixture::new(kind).await;
         let (bus, backup) = (fixture.bus("bus.db").await, fixture.bus("backup.db").await);
         let first = fixture.change("1", "user.a.created").await;
         fixture.relay(&bus).round().await.expect("a round");
@@ -312,9 +318,8 @@ mod tests {
         assert_eq!(kept(&backup).await, [first, second]);
     }
 
-    #[tokio::test]
-    async fn published_rows_are_kept_until_they_are_pruned() {
-        let fixture = Fixture::new().await;
+    async fn published_rows_are_kept_until_they_are_pruned(kind: Kind) {
+        let fixture = Fixture::new(kind).await;
         let bus = fixture.bus("bus.db").await;
         for id in ["1", "2", "3"] {
             fixture.change(id, "user.a.updated").await;
@@ -328,9 +333,8 @@ mod tests {
         assert_eq!(outbox::backlog(&fixture.database).await.expect("a count").0, 1);
     }
 
-    #[tokio::test]
-    async fn a_commit_wakes_the_relay_and_it_stops_when_told() {
-        let fixture = Fixture::new().await;
+    async fn a_commit_wakes_the_relay_and_it_stops_when_told(kind: Kind) {
+        let fixture = Fixture::new(kind).await;
         let bus = fixture.bus("bus.db").await;
         let stop = CancellationToken::new();
         let running = tokio::spawn(fixture.relay(&bus).run(stop.clone()));

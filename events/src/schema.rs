@@ -6,6 +6,9 @@ use crate::database::Step;
 pub(crate) const SQLITE_SETTINGS: &str =
     "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000; PRAGMA foreign_keys = ON;";
 
+/// A process that is stuck, or cut off, in a transaction must not hold its locks for ever.
+pub(crate) const POSTGRES_SETTINGS: &str = "SET idle_in_transaction_session_timeout = '60s'";
+
 pub(crate) const STEPS: [Step; 1] = [Step {
     version: 1,
     name: "events kernel",
@@ -27,6 +30,7 @@ CREATE TABLE outbox (
     payload {bytes} NOT NULL,
     correlation_id TEXT NOT NULL,
     trace_parent TEXT NOT NULL,
+    headers TEXT NOT NULL,
     created_at BIGINT NOT NULL,
     published_at BIGINT
 );

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::http_proxy;
+use prometheus::Registry;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -29,7 +30,7 @@ use crate::proxy::http1::{HeadLimits, Server};
 use crate::proxy::{context::Engine, engine::Proxy};
 use crate::publish::{PublishError, Publisher};
 use crate::reloader::Reloader;
-use crate::route::Authority;
+use crate::route::{Authority, Route};
 use crate::router::Router;
 use crate::sources::LoadError;
 use crate::upstream::Upstreams;
@@ -66,6 +67,12 @@ pub struct Config {
     pub access_log: Option<Box<dyn Write + Send>>,
     /// Target names that this process answers itself.
     pub builtin_targets: HashMap<Authority, SocketAddr>,
+    /// Routes that are there without the file, which wins over them.
+    pub builtin_routes: Vec<Route>,
+    /// Where the metrics go, those of other parts of the process among them.
+    pub registry: Registry,
+    /// What other parts of the process report on.
+    pub health: Health,
     /// Take the sockets of the gateway that serves `data_dir` over.
     pub takeover: bool,
     pub worker_threads: usize,
@@ -134,11 +141,11 @@ pub struct Gateway {
 impl Gateway {
     /// Binds, loads the routes and serves.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let metrics = Arc::new(Metrics::new()?);
+        let metrics = Arc::new(Metrics::on(config.registry)?);
         let certs = CertStore::open(config.certs)?;
         let access_log = AccessLog::start(config.access_log, Arc::clone(&metrics))?;
         let upstreams = Upstreams::new(config.builtin_targets, Arc::clone(&metrics));
-        let health = Health::default();
+        let health = config.health;
         let router = Router::default();
         let publisher = Publisher {
             router: router.clone(),
@@ -147,7 +154,13 @@ impl Gateway {
             certs: certs.clone(),
             route_drain: config.drain_timeout,
         };
-        let reloader = Arc::new(Reloader::new(config.routes_file, publisher, health.clone(), Arc::clone(&metrics)));
+        let reloader = Arc::new(Reloader::new(
+            config.routes_file,
+            config.builtin_routes,
+            publisher,
+            health.clone(),
+            Arc::clone(&metrics),
+        ));
         let text = reloader.first_load().await?;
 
         let socket_path = handover::socket_path(&config.data_dir);

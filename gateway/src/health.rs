@@ -1,7 +1,9 @@
 //! Whether the gateway should get traffic, and what an operator should look at.
 
-use std::sync::Arc;
+use std::borrow::Cow;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use serde::Serialize;
@@ -18,6 +20,13 @@ pub struct Health {
 struct Shared {
     draining: AtomicBool,
     routes: ArcSwap<RoutesHealth>,
+    reporters: Mutex<Vec<Arc<dyn Reporter>>>,
+}
+
+/// A part of the process that has something to say in `/readyz?verbose`.
+pub trait Reporter: fmt::Debug + Send + Sync {
+    /// Its checks as they are now. Nothing but `Ok` or `Degraded`: the gateway serves without it.
+    fn checks(&self) -> Vec<Check>;
 }
 
 /// The state of the routes.
@@ -44,7 +53,7 @@ pub struct Rejected {
 /// One line of `/readyz?verbose`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     pub state: CheckState,
     pub detail: String,
 }
@@ -59,7 +68,27 @@ pub enum CheckState {
     Failed,
 }
 
+impl CheckState {
+    /// How it stands at the beginning of a line.
+    pub const fn mark(self) -> char {
+        match self {
+            Self::Ok => '+',
+            Self::Degraded => '!',
+            Self::Failed => '-',
+        }
+    }
+}
+
 impl Health {
+    /// From now on `reporter` is asked, too.
+    pub fn add(&self, reporter: Arc<dyn Reporter>) {
+        self.reporters().push(reporter);
+    }
+
+    fn reporters(&self) -> MutexGuard<'_, Vec<Arc<dyn Reporter>>> {
+        self.shared.reporters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// From now on the gateway is not ready.
     pub fn drain(&self) {
         self.shared.draining.store(true, Ordering::Release);
@@ -91,7 +120,7 @@ impl Health {
         self.shared.routes.store(Arc::new(routes));
     }
 
-    /// The gateway's own checks.
+    /// The gateway's own checks, and what others report.
     pub fn checks(&self) -> Vec<Check> {
         let routes = self.shared.routes.load();
         let serving = format!(
@@ -99,9 +128,9 @@ impl Health {
             routes.revision, routes.routes, routes.origin, routes.loaded_at
         );
         let routes = match &routes.rejected {
-            None => Check { name: "routes", state: CheckState::Ok, detail: serving },
+            None => Check { name: "routes".into(), state: CheckState::Ok, detail: serving },
             Some(rejected) => Check {
-                name: "routes",
+                name: "routes".into(),
                 state: CheckState::Degraded,
                 detail: format!(
                     "a change was rejected at {}; still serving {serving}\n{}",
@@ -111,9 +140,12 @@ impl Health {
         };
         let draining = self.shared.draining.load(Ordering::Acquire);
         let listeners = match draining {
-            false => Check { name: "listeners", state: CheckState::Ok, detail: "accepting".to_owned() },
-            true => Check { name: "listeners", state: CheckState::Failed, detail: "draining".to_owned() },
+            false => Check { name: "listeners".into(), state: CheckState::Ok, detail: "accepting".to_owned() },
+            true => Check { name: "listeners".into(), state: CheckState::Failed, detail: "draining".to_owned() },
         };
-        vec![listeners, routes]
+        // Asked without the lock: a reporter may be slow.
+        let reporters = self.reporters().clone();
+        let others = reporters.iter().flat_map(|reporter| reporter.checks()).collect();
+        [vec![listeners, routes], others].concat()
     }
 }

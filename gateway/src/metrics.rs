@@ -66,9 +66,13 @@ impl<T> PerListener<T> {
 }
 
 impl Metrics {
-    /// Registers every metric. Fails only for a programming error: two metrics of one name.
+    /// Registers every metric on a registry of their own.
     pub fn new() -> Result<Self, prometheus::Error> {
-        let registry = Registry::new();
+        Self::on(Registry::new())
+    }
+
+    /// Registers every metric on `registry`. Fails only for a programming error: two metrics of one name.
+    pub fn on(registry: Registry) -> Result<Self, prometheus::Error> {
         let counters = |name: &str, help: &str, labels: &[&str]| {
             register(&registry, IntCounterVec::new(Opts::new(name, help), labels)?)
         };

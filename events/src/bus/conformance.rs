@@ -7,7 +7,7 @@ use bytes::Bytes;
 use edd_proto::{Consumer, Stream};
 
 use crate::bus::{Answer, Bus, BusError};
-use crate::message::Message;
+use crate::message::{Headers, Message};
 
 /// Longest wait for what has to happen.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -30,6 +30,7 @@ pub fn message(id: &str, subject: &str) -> Message {
         payload: Bytes::from(vec![0, 159, 146, 150]),
         correlation_id: format!("request-of-{id}"),
         trace_parent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned(),
+        headers: Headers::collect([("Edd-Dead-Error", "no: such user"), ("Edd-Dead-Sequence", id)]),
     }
 }
 
@@ -37,10 +38,18 @@ pub fn message(id: &str, subject: &str) -> Message {
 pub async fn check(bus: Arc<dyn Bus>) {
     bus.ensure(&[USERS, KEYS], &[MAILER, AUDITOR]).await.expect("streams and consumers");
     bus.ensure(&[USERS, KEYS], &[MAILER, AUDITOR]).await.expect("a second time changes nothing");
+    check_as_they_are(bus.clone()).await;
+    widening(&*bus).await;
+}
+
+/// The cases that need no other streams and consumers than these.
+pub async fn check_as_they_are(bus: Arc<dyn Bus>) {
     publishing(&*bus).await;
     delivering(&*bus).await;
     redelivering(&*bus).await;
     reading(&*bus).await;
+    publishing_again(&*bus).await;
+    giving_up(&*bus).await;
     asking(bus).await;
 }
 
@@ -125,6 +134,72 @@ async fn reading(bus: &dyn Bus) {
     let (arrived, _) = tokio::join!(bus.arrival("USERS", 5, PATIENCE), bus.publish(&next));
     arrived.expect("something came");
     assert_eq!(bus.stream("USERS").await.expect("a state").last_seq, 6);
+}
+
+/// As a relay does that has not heard what became of its last batch.
+async fn publishing_again(bus: &dyn Bus) {
+    let seqs = async |messages: &[Message]| {
+        let (positions, failure) = bus.publish(messages).await;
+        assert!(failure.is_none(), "{failure:?}");
+        positions.into_iter().map(|position| position.seq).collect::<Vec<_>>()
+    };
+    let first = bus.stream("KEYS").await.expect("a state").last_seq + 1;
+    let many: Vec<_> = (0..1500).map(|number| message(&format!("k{number}"), "key.k.turned")).collect();
+    assert_eq!(seqs(&many[..700]).await, (first..first + 700).collect::<Vec<_>>());
+    // Some are there, some are not; each keeps its place.
+    assert_eq!(seqs(&many[600..]).await, (first + 600..first + 1500).collect::<Vec<_>>());
+    let twice = [message("twice", "lock.opened"), message("once", "key.k.turned"), message("twice", "lock.opened")];
+    assert_eq!(seqs(&twice).await, [first + 1500, first + 1501, first + 1500]);
+    let mut untraced = message("untraced", "lock.opened");
+    (untraced.trace_parent, untraced.correlation_id, untraced.payload) = (String::new(), String::new(), Bytes::new());
+    assert_eq!(seqs(std::slice::from_ref(&untraced)).await, [first + 1502]);
+    let kept = bus.read("KEYS", first, KEYS.subjects, 2000).await.expect("messages");
+    let ids: Vec<_> = kept.iter().map(|(_, message)| message.event_id.as_str()).collect();
+    let expected = many.iter().map(|message| message.event_id.as_str()).chain(["twice", "once", "untraced"]);
+    assert_eq!(ids, expected.collect::<Vec<_>>());
+    assert_eq!(kept.last(), Some(&(first + 1502, untraced)));
+}
+
+/// Who stops waiting takes nothing along.
+async fn giving_up(bus: &dyn Bus) {
+    while let Some(delivery) = bus.pull(&AUDITOR, 1, MOMENT).await.expect("no error").pop() {
+        bus.answer(&AUDITOR, &delivery, Answer::Ack).await.expect("an answer");
+    }
+    for _ in 0..3 {
+        let waiting = tokio::time::timeout(MOMENT, bus.pull(&AUDITOR, 10, PATIENCE)).await;
+        assert!(waiting.is_err(), "{waiting:?}");
+    }
+    let (_, failure) = bus.publish(&[message("9", "user.f.created")]).await;
+    assert!(failure.is_none(), "{failure:?}");
+    let delivery = bus.pull(&AUDITOR, 10, PATIENCE).await.expect("a delivery").remove(0);
+    assert_eq!((delivery.message.event_id.as_str(), delivery.delivered), ("9", 1));
+    // A second answer changes nothing.
+    for answer in [Answer::Ack, Answer::Ack, Answer::Later(Duration::ZERO)] {
+        bus.answer(&AUDITOR, &delivery, answer).await.expect("an answer");
+    }
+    assert!(bus.pull(&AUDITOR, 10, MOMENT).await.expect("no error").is_empty());
+    let state = bus.consumer(&AUDITOR).await.expect("a state");
+    assert_eq!((state.ack_floor, state.unanswered), (delivery.seq, 0));
+    // Nothing comes: the wait ends by itself.
+    bus.arrival("USERS", delivery.seq, MOMENT).await.expect("a wait");
+}
+
+/// A release whose stream keeps more, and whose consumer wants more.
+async fn widening(bus: &dyn Bus) {
+    const WIDER: Stream = Stream { name: "USERS", subjects: &["user.>", "group.>"], retention_days: 2 };
+    const WIDER_MAILER: Consumer = Consumer { stream: WIDER, name: "mailer", filters: &["user.*.created", "group.>"] };
+    let before = bus.stream("USERS").await.expect("a state");
+    bus.ensure(&[WIDER], &[WIDER_MAILER]).await.expect("a wider stream");
+    let (positions, failure) = bus.publish(&[message("10", "group.g.created")]).await;
+    assert!(failure.is_none(), "{failure:?}");
+    assert_eq!((positions[0].stream, positions[0].seq), ("USERS", before.last_seq + 1));
+    assert_eq!(bus.stream("USERS").await.expect("a state").epoch, before.epoch);
+    loop {
+        let deliveries = bus.pull(&WIDER_MAILER, 10, PATIENCE).await.expect("a delivery");
+        if deliveries.iter().any(|delivery| delivery.message.event_id == "10") {
+            return;
+        }
+    }
 }
 
 async fn asking(bus: Arc<dyn Bus>) {

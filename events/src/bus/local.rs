@@ -52,6 +52,7 @@ CREATE TABLE bus_log (
     payload {bytes} NOT NULL,
     correlation_id TEXT NOT NULL,
     trace_parent TEXT NOT NULL,
+    headers TEXT NOT NULL,
     stored_at BIGINT NOT NULL,
     PRIMARY KEY (stream, stream_seq)
 );
@@ -175,13 +176,14 @@ impl LocalBus {
                     let seq: i64 = sqlx::query_scalar(next).bind(spec.name).fetch_one(&mut *transaction).await?;
                     let insert = sqlx::query(
                         "INSERT INTO bus_log (stream, stream_seq, event_id, subject, entity, version, content_type, \
-                         payload, correlation_id, trace_parent, stored_at) \
-                         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+                         payload, correlation_id, trace_parent, headers, stored_at) \
+                         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
                     );
                     let insert = insert.bind(spec.name).bind(seq).bind(&message.event_id).bind(&message.subject);
                     let insert = insert.bind(&message.entity).bind(message.version).bind(&message.content_type);
                     let insert = insert.bind(message.payload.to_vec()).bind(&message.correlation_id);
-                    insert.bind(&message.trace_parent).bind(now).execute(&mut *transaction).await?;
+                    let insert = insert.bind(&message.trace_parent).bind(message.headers.to_text());
+                    insert.bind(now).execute(&mut *transaction).await?;
                     seq
                 }
             };
@@ -236,10 +238,12 @@ impl LocalBus {
 
     async fn rows(&self, stream: &str, after: u64, most: i64) -> sqlx::Result<Vec<(u64, Message)>> {
         let statement = "SELECT stream_seq, event_id, subject, entity, version, content_type, payload, correlation_id, \
-                         trace_parent FROM bus_log WHERE stream = $1 AND stream_seq > $2 ORDER BY stream_seq LIMIT $3";
+                         trace_parent, headers FROM bus_log WHERE stream = $1 AND stream_seq > $2 ORDER BY stream_seq LIMIT $3";
         let rows = sqlx::query(statement).bind(stream).bind(after as i64).bind(most);
         let rows = rows.fetch_all(self.shared.database.reader()).await?;
-        rows.iter().map(|row| Ok((row.try_get::<i64, _>("stream_seq")? as u64, outbox::message(row)?))).collect()
+        rows.iter()
+            .map(|row| Ok((row.try_get::<i64, _>("stream_seq")? as u64, outbox::message_with_headers(row)?)))
+            .collect()
     }
 
     /// When the next delivery of `consumer` is due again.

@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 pub(crate) mod conformance;
+pub mod jetstream;
 pub mod local;
 
 use std::fmt::Debug;

@@ -7,11 +7,21 @@ use super::*;
 use crate::bus::conformance::{self, AUDITOR, KEYS, USERS};
 use crate::bus::local::LocalBus;
 use crate::clock::ManualClock;
-use crate::database::Step;
+use crate::database::{Kind, Step};
+use crate::scratch::{Scratch, on_each_database};
 
 const NOW: Duration = Duration::ZERO;
 const EFFECTS: Step =
     Step { version: 1000, name: "effects", sql: "CREATE TABLE effects (id {serial}, event_id TEXT NOT NULL)" };
+
+on_each_database! {
+    every_event_has_its_effect_once,
+    failures_are_tried_again_at_a_pace_and_then_dead,
+    an_entity_waits_for_its_failed_event_and_the_others_do_not,
+    dead_letters_are_requeued_to_their_consumer_or_discarded,
+    while_a_dependency_is_away_events_wait_in_order,
+    a_running_consumer_handles_what_comes_and_stops_when_told,
+}
 
 #[derive(Debug, Default)]
 struct Scripted {
@@ -32,7 +42,7 @@ impl Handler for Scripted {
 }
 
 struct Fixture {
-    _dir: tempfile::TempDir,
+    _scratch: Scratch,
     clock: ManualClock,
     database: Database,
     bus: Arc<LocalBus>,
@@ -41,15 +51,15 @@ struct Fixture {
 }
 
 impl Fixture {
-    async fn new() -> Self {
-        let dir = tempfile::tempdir().expect("a temporary directory");
+    async fn new(kind: Kind) -> Self {
+        let scratch = Scratch::new(kind);
         let clock = ManualClock::at(1_000_000);
-        let database = Database::open_file(&dir.path().join("service.db"), &[EFFECTS]).await.expect("a database");
-        let bus = LocalBus::open(&dir.path().join("bus.db"), Arc::new(clock.clone())).await.expect("a bus");
+        let database = scratch.open(&[EFFECTS]).await;
+        let bus = LocalBus::open(&scratch.file("bus.db"), Arc::new(clock.clone())).await.expect("a bus");
         bus.ensure(&[USERS, KEYS], &[AUDITOR]).await.expect("streams and consumers");
         let (bus, handler) = (Arc::new(bus), Arc::<Scripted>::default());
         let consumer = Consumer::new(AUDITOR, database.clone(), bus.clone(), Arc::new(clock.clone()), handler.clone());
-        Self { _dir: dir, clock, database, bus, handler, consumer }
+        Self { _scratch: scratch, clock, database, bus, handler, consumer }
     }
 
     /// Events of these entities, with growing ids and versions.
@@ -86,9 +96,8 @@ fn transient() -> Failure {
     Failure::Transient("not today".to_owned())
 }
 
-#[tokio::test]
-async fn every_event_has_its_effect_once() {
-    let fixture = Fixture::new().await;
+async fn every_event_has_its_effect_once(kind: Kind) {
+    let fixture = Fixture::new(kind).await;
     fixture.publish(&["a", "b", "a"]).await;
     // A process that ended between commit and answer.
     let first = fixture.bus.pull(&AUDITOR, 1, NOW).await.expect("a delivery").remove(0);
@@ -101,9 +110,8 @@ async fn every_event_has_its_effect_once() {
     assert_eq!(fixture.effects().await, ["1", "2", "3"]);
 }
 
-#[tokio::test]
-async fn failures_are_tried_again_at_a_pace_and_then_dead() {
-    let fixture = Fixture::new().await;
+async fn failures_are_tried_again_at_a_pace_and_then_dead(kind: Kind) {
+    let fixture = Fixture::new(kind).await;
     fixture.publish(&["a"]).await;
     fixture.fails("1", vec![transient(); 5]);
     for seconds in [1, 5, 30, 30] {
@@ -121,9 +129,8 @@ async fn failures_are_tried_again_at_a_pace_and_then_dead() {
     assert_eq!(fixture.round().await, []);
 }
 
-#[tokio::test]
-async fn an_entity_waits_for_its_failed_event_and_the_others_do_not() {
-    let fixture = Fixture::new().await;
+async fn an_entity_waits_for_its_failed_event_and_the_others_do_not(kind: Kind) {
+    let fixture = Fixture::new(kind).await;
     fixture.publish(&["a", "b", "a", "b"]).await;
     fixture.fails("1", vec![transient(), transient()]);
     use Outcome::{Behind, Handled, Retried};
@@ -135,9 +142,8 @@ async fn an_entity_waits_for_its_failed_event_and_the_others_do_not() {
     assert_eq!(fixture.effects().await, ["2", "4", "1", "3"]);
 }
 
-#[tokio::test]
-async fn dead_letters_are_requeued_to_their_consumer_or_discarded() {
-    let fixture = Fixture::new().await;
+async fn dead_letters_are_requeued_to_their_consumer_or_discarded(kind: Kind) {
+    let fixture = Fixture::new(kind).await;
     fixture.publish(&["a", "a", "b"]).await;
     let broken = || Failure::Permanent("no user".to_owned());
     fixture.fails("1", vec![broken(), broken()]);
@@ -159,9 +165,8 @@ async fn dead_letters_are_requeued_to_their_consumer_or_discarded() {
 }
 
 /// An outage that is longer than all tries together kills no event, and nothing overtakes.
-#[tokio::test]
-async fn while_a_dependency_is_away_events_wait_in_order() {
-    let fixture = Fixture::new().await;
+async fn while_a_dependency_is_away_events_wait_in_order(kind: Kind) {
+    let fixture = Fixture::new(kind).await;
     fixture.publish(&["a", "b", "a"]).await;
     fixture.fails("1", vec![Failure::DependencyDown("no route to host".to_owned()); 20]);
     for _ in 0..20 {
@@ -173,9 +178,8 @@ async fn while_a_dependency_is_away_events_wait_in_order() {
     assert_eq!(fixture.dead().await, []);
 }
 
-#[tokio::test]
-async fn a_running_consumer_handles_what_comes_and_stops_when_told() {
-    let fixture = Fixture::new().await;
+async fn a_running_consumer_handles_what_comes_and_stops_when_told(kind: Kind) {
+    let fixture = Fixture::new(kind).await;
     let stop = CancellationToken::new();
     let committed = fixture.database.committed();
     let running = tokio::spawn(fixture.consumer.clone().run(stop.clone()));

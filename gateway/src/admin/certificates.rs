@@ -15,9 +15,9 @@ pub fn check(certs: &CertStore) -> Check {
         .map(|info| format!("{}: {}", info.names.join(", "), info.message.as_deref().unwrap_or("not usable")))
         .collect();
     if bad.is_empty() {
-        return Check { name: "certificates", state: CheckState::Ok, detail: format!("{} in use", list.len()) };
+        return Check { name: "certificates".into(), state: CheckState::Ok, detail: format!("{} in use", list.len()) };
     }
-    Check { name: "certificates", state: CheckState::Degraded, detail: bad.join("; ") }
+    Check { name: "certificates".into(), state: CheckState::Degraded, detail: bad.join("; ") }
 }
 
 /// Made anew for each scrape, so that no series outlives its certificate.

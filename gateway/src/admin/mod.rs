@@ -23,7 +23,7 @@ use crate::access_log::AccessLog;
 use crate::admin::accepting::Accepting;
 use crate::admin::problem::Problem;
 use crate::certs::CertStore;
-use crate::health::{Check, CheckState, Health};
+use crate::health::{Check, Health};
 use crate::metrics::Metrics;
 use crate::path;
 use crate::router::Router;
@@ -92,13 +92,8 @@ async fn readyz(
     }
     let mut text = String::new();
     for check in &checks {
-        let mark = match check.state {
-            CheckState::Ok => "+",
-            CheckState::Degraded => "!",
-            CheckState::Failed => "-",
-        };
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "[{mark}] {}: {}", check.name, check.detail);
+        let _ = writeln!(text, "[{}] {}: {}", check.state.mark(), check.name, check.detail);
     }
     text.push_str(if ready { "ready\n" } else { "not ready\n" });
     Ok((status, text).into_response())

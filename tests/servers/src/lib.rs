@@ -1,5 +1,10 @@
 //! Servers that tests start for themselves, on free ports and in temporary folders: whoever starts one needs none that
-//! runs already, and leaves none behind.
+//! runs already, and leaves none behind, however the test process ends.
+//!
+//! Calls block until the server does what is asked, for a bounded time, and panic with its log if it does not.
 
 pub mod nats;
+mod port;
 pub mod postgres;
+mod program;
+mod supervisor;

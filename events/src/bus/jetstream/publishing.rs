@@ -1,0 +1,144 @@
+//! Publishing in order, whatever fails.
+//!
+//! Messages that are merely sent one after the other do not keep their order: one of them fails, the next is stored,
+//! and the failed one comes again behind it. So each run of messages for one stream goes as one atomic batch, pipelined
+//! and stored as a whole or not at all (NATS ADR-50). What a batch cannot carry, a message that the stream has already
+//! above all, goes one by one, each after the acknowledgement of the one before.
+
+use async_nats::client::PublishErrorKind;
+use async_nats::jetstream::response::Response;
+use async_nats::{HeaderMap, Message as Reply};
+use serde_json::Value;
+use tokio::time::timeout;
+
+use super::connection::{ANSWER_WAIT, Connection, Failure, api_error};
+use super::wire;
+use crate::bus::BusError;
+use crate::message::Message;
+
+/// Messages in one batch; servers take up to 1000.
+pub(super) const MAX_BATCH_MESSAGES: usize = 512;
+
+const BATCH_ID: &str = "Nats-Batch-Id";
+const BATCH_SEQUENCE: &str = "Nats-Batch-Sequence";
+const BATCH_COMMIT: &str = "Nats-Batch-Commit";
+/// What the headers of a batch add to each message, at most.
+const BATCH_HEADERS_BYTES: usize = 200;
+
+/// A message, ready to be sent.
+#[derive(Debug)]
+pub(super) struct Outbound<'a> {
+    message: &'a Message,
+    headers: HeaderMap,
+}
+
+/// What became of a batch.
+enum Batched {
+    /// All of it is stored; the place of the last.
+    Stored(u64),
+    /// None of it is; one of the messages is why, or the server.
+    Rejected,
+}
+
+impl<'a> Outbound<'a> {
+    /// # Errors
+    /// No server would take it.
+    pub fn new(message: &'a Message, max_bytes: usize) -> Result<Self, BusError> {
+        let headers = wire::headers(message)?;
+        let bytes = wire::headers_bytes(&headers) + message.payload.len() + BATCH_HEADERS_BYTES;
+        if bytes > max_bytes {
+            let Message { event_id, subject, .. } = message;
+            let reason = format!("event {event_id} on {subject} has {bytes} bytes; NATS takes {max_bytes}");
+            return Err(BusError::Refused(reason));
+        }
+        Ok(Self { message, headers })
+    }
+}
+
+/// Publishes a run of messages of `stream`; the places of those that it has are added to `seqs`, also when it fails.
+pub(super) async fn publish(
+    connection: &Connection,
+    stream: &str,
+    is_batching: bool,
+    run: Vec<Outbound<'_>>,
+    seqs: &mut Vec<u64>,
+) -> Result<(), Failure> {
+    if is_batching && run.len() > 1 {
+        let count = run.len() as u64;
+        if let Batched::Stored(last) = batch(connection, &run).await? {
+            seqs.extend(last + 1 - count..=last);
+            return Ok(());
+        }
+    }
+    for Outbound { message, headers } in run {
+        let reply = connection.request(&message.subject, headers, message.payload.clone(), ANSWER_WAIT).await?;
+        let ack = acknowledgement(&reply)?.map_err(|error| api_error(&error))?;
+        // A subject that two streams share would be counted where it is not.
+        match (ack["stream"].as_str(), ack["seq"].as_u64()) {
+            (Some(name), Some(seq)) if name == stream => seqs.push(seq),
+            _ => return Err(BusError::Refused(format!("{} is not kept by {stream}: {ack}", message.subject)).into()),
+        }
+    }
+    Ok(())
+}
+
+async fn batch(connection: &Connection, run: &[Outbound<'_>]) -> Result<Batched, Failure> {
+    connection.ready().await?;
+    let subjects: Vec<_> = run.iter().map(|outbound| outbound.message.subject.as_str()).collect();
+    let trouble = connection.trouble(&subjects);
+    let sent = tokio::select! {
+        sent = timeout(ANSWER_WAIT, send(connection, run)) => sent.map_err(|_| Failure::TimedOut(ANSWER_WAIT))?,
+        error = trouble => Err(error.into()),
+    };
+    let reply = match sent {
+        Ok(reply) => reply,
+        // Which of them is denied shows when they go one by one.
+        Err(Failure::Bus(BusError::Refused(_))) => return Ok(Batched::Rejected),
+        Err(failure) => return Err(failure),
+    };
+    match acknowledgement(&reply)? {
+        Ok(ack) if ack["count"].as_u64() == Some(run.len() as u64) => {
+            let last = ack["seq"].as_u64().filter(|last| *last >= run.len() as u64);
+            Ok(last.map_or(Batched::Rejected, Batched::Stored))
+        }
+        Ok(_) => Ok(Batched::Rejected),
+        Err(error) if error.code() >= 500 => Err(api_error(&error).into()),
+        Err(error) => {
+            tracing::debug!(%error, messages = run.len(), "a batch goes one by one");
+            Ok(Batched::Rejected)
+        }
+    }
+}
+
+/// Sends all and waits for the answer to the last.
+async fn send(connection: &Connection, run: &[Outbound<'_>]) -> Result<Reply, Failure> {
+    let client = connection.client();
+    let inbox = client.new_inbox();
+    // Unique among all clients, as an inbox has to be.
+    let id = inbox.rsplit('.').next().unwrap_or(&inbox);
+    for (index, Outbound { message, headers }) in run.iter().enumerate() {
+        let mut headers = headers.clone();
+        headers.insert(BATCH_ID, id);
+        headers.insert(BATCH_SEQUENCE, (index + 1).to_string());
+        if index + 1 == run.len() {
+            headers.insert(BATCH_COMMIT, "1");
+            return connection.request(&message.subject, headers, message.payload.clone(), ANSWER_WAIT).await;
+        }
+        let sent = client.publish_with_headers(message.subject.clone(), headers, message.payload.clone()).await;
+        sent.map_err(|error| match error.kind() {
+            PublishErrorKind::Send => BusError::Unavailable(format!("NATS: {error}")),
+            PublishErrorKind::MaxPayloadExceeded | PublishErrorKind::InvalidSubject => {
+                BusError::Refused(error.to_string())
+            }
+        })?;
+    }
+    Err(BusError::Refused("an empty batch".to_owned()).into())
+}
+
+fn acknowledgement(reply: &Reply) -> Result<Result<Value, async_nats::jetstream::Error>, Failure> {
+    match serde_json::from_slice(&reply.payload) {
+        Ok(Response::Ok(ack)) => Ok(Ok(ack)),
+        Ok(Response::Err { error }) => Ok(Err(error)),
+        Err(error) => Err(BusError::Refused(format!("an acknowledgement that is none: {error}")).into()),
+    }
+}
