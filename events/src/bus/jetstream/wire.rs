@@ -4,7 +4,7 @@ use async_nats::{HeaderMap, HeaderValue, StatusCode};
 use edd_proto::{AnyEvent, Encoding, Envelope};
 
 use crate::bus::BusError;
-use crate::message::{Message, header};
+use crate::message::{Headers, Message, header};
 
 /// What the reply subject of a delivered message tells about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub(super) fn headers(message: &Message) -> Result<HeaderMap, BusError> {
         (header::CORRELATION_ID, &message.correlation_id),
         (header::TRACE_PARENT, &message.trace_parent),
     ];
-    for (name, value) in fields.into_iter().filter(|(_, value)| !value.is_empty()) {
+    for (name, value) in fields.into_iter().chain(message.headers.iter()).filter(|(_, value)| !value.is_empty()) {
         let value: HeaderValue = value.parse().map_err(|error| {
             BusError::Refused(format!("event {:?} on {}: header {name}: {error}", message.event_id, message.subject))
         })?;
@@ -91,7 +91,10 @@ pub(super) fn message(delivered: async_nats::Message, ticket: &Ticket<'_>) -> Me
         _ => envelope(&subject, content_type, &delivered.payload),
     };
     let told = |tell: fn(&Envelope) -> String| envelope.as_ref().map(tell);
+    let others =
+        headers.iter().filter_map(|(name, values)| Some((AsRef::<str>::as_ref(name), values.first()?.as_str())));
     Message {
+        headers: Headers::collect(others),
         event_id: event_id
             .map(str::to_owned)
             .or_else(|| told(|envelope| envelope.event_id.to_string()))
