@@ -3,6 +3,7 @@
 //! Imports `edd-proto` and `edd-events`, never `edd-gateway`.
 
 pub mod access_token;
+pub mod auth;
 pub mod caller;
 pub mod cors;
 pub mod error;

@@ -40,6 +40,7 @@ fn message<M: edd_proto::Message>(subject: &str, version: i64, encoding: Encodin
         payload: Bytes::from(encoding.encode(event).unwrap()),
         correlation_id: String::new(),
         trace_parent: String::new(),
+        headers: edd_events::message::Headers::default(),
     }
 }
 

@@ -1,0 +1,14 @@
+//! The whole service over HTTP, on SQLite and on PostgreSQL.
+
+mod accounts;
+mod fixture;
+mod input;
+mod keys;
+mod login;
+mod page;
+mod refresh;
+mod sessions;
+mod snapshot;
+mod start;
+mod tokens;
+mod validation;
