@@ -14,8 +14,11 @@ pub mod database;
 pub mod dead_letter;
 pub mod message;
 pub mod outbox;
+pub mod projection;
 pub mod publisher;
 pub mod relay;
 mod schema;
 #[cfg(test)]
 mod scratch;
+pub mod tail;
+pub mod user_cache;
