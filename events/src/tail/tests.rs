@@ -14,6 +14,7 @@ use crate::bus::{Answer, ConsumerState, Delivery, Position, Question};
 use crate::clock::ManualClock;
 
 const PATIENCE: Duration = Duration::from_secs(20);
+const MAX_TOLD: usize = 10_000;
 
 /// A bus that can be put in the place of another, and away.
 #[derive(Debug)]
@@ -88,20 +89,20 @@ enum Told {
     CaughtUp,
 }
 
-struct Teller(mpsc::UnboundedSender<Told>);
+struct Teller(mpsc::Sender<Told>);
 
 #[async_trait]
 impl Follower for Teller {
     async fn message(&mut self, seq: u64, message: &Message) {
-        self.0.send(Told::Message(seq, message.event_id.clone())).expect("a listener");
+        self.0.send(Told::Message(seq, message.event_id.clone())).await.expect("a listener");
     }
 
     async fn reset(&mut self) {
-        self.0.send(Told::Reset).expect("a listener");
+        self.0.send(Told::Reset).await.expect("a listener");
     }
 
     async fn caught_up(&mut self) {
-        self.0.send(Told::CaughtUp).expect("a listener");
+        self.0.send(Told::CaughtUp).await.expect("a listener");
     }
 }
 
@@ -109,8 +110,8 @@ struct Fixture {
     dir: tempfile::TempDir,
     clock: ManualClock,
     exchange: Arc<Exchange>,
-    told: mpsc::UnboundedReceiver<Told>,
-    sender: mpsc::UnboundedSender<Told>,
+    told: mpsc::Receiver<Told>,
+    sender: mpsc::Sender<Told>,
     stop: CancellationToken,
 }
 
@@ -120,7 +121,7 @@ impl Fixture {
         let clock = ManualClock::at(1_000_000);
         let bus = Mutex::new(open(&dir, "bus.db", &clock).await);
         let exchange = Arc::new(Exchange { bus, is_away: AtomicBool::new(false) });
-        let (sender, told) = mpsc::unbounded_channel();
+        let (sender, told) = mpsc::channel(MAX_TOLD);
         Self { dir, clock, exchange, told, sender, stop: CancellationToken::new() }
     }
 

@@ -7,6 +7,7 @@ use edd_proto::auth::{UserCreated, UserDeleted, UserUpdated};
 use edd_proto::common::Timestamp;
 
 use super::*;
+use crate::message::Headers;
 
 const UID: &str = "V1StGXR8_Z5jdHi6B-myT";
 
@@ -31,6 +32,7 @@ fn message(subject: &str, content_type: &str, payload: impl Into<Bytes>) -> Mess
         payload: payload.into(),
         correlation_id: String::new(),
         trace_parent: String::new(),
+        headers: Headers::default(),
     }
 }
 

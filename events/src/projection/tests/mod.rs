@@ -22,7 +22,9 @@ use crate::bus::Bus;
 use crate::bus::local::LocalBus;
 use crate::clock::ManualClock;
 use crate::consumer::{Consumer, Outcome};
-use crate::database::Database;
+use crate::database::{Database, Kind};
+use crate::message::Headers;
+use crate::scratch::{Scratch, on_each_database};
 use crate::user_cache::{self, UserCache};
 
 /// Longest wait for what has to happen.
@@ -171,12 +173,13 @@ fn message(event: &AnyEvent, encoding: Encoding) -> Message {
         payload: Bytes::from(event.encode(encoding).expect("a small event")),
         correlation_id: String::new(),
         trace_parent: String::new(),
+        headers: Headers::default(),
     }
 }
 
 /// A service's database with the projection, and the bus that feeds it.
 struct Fixture {
-    dir: tempfile::TempDir,
+    scratch: Scratch,
     clock: ManualClock,
     database: Database,
     bus: Arc<LocalBus>,
@@ -184,23 +187,23 @@ struct Fixture {
 }
 
 impl Fixture {
-    async fn new() -> Self {
-        let dir = tempfile::tempdir().expect("a temporary directory");
+    async fn new(kind: Kind) -> Self {
+        let scratch = Scratch::new(kind);
         let clock = ManualClock::at(1_000_000);
-        let database = open(&dir).await;
-        let bus = bus(&dir, "bus.db", &clock).await;
-        Self { dir, clock, database, bus, auth: Auth::new() }
+        let database = scratch.open(&[user_cache::STEP]).await;
+        let bus = bus(&scratch, "bus.db", &clock).await;
+        Self { scratch, clock, database, bus, auth: Auth::new() }
     }
 
     /// The same database as another process sees it.
     async fn other_process(&self) -> Database {
-        open(&self.dir).await
+        self.scratch.open(&[user_cache::STEP]).await
     }
 
     /// A broker whose data are gone.
     async fn recreate_bus(&mut self, name: &str) {
         self.clock.advance(Duration::from_secs(1));
-        self.bus = bus(&self.dir, name, &self.clock).await;
+        self.bus = bus(&self.scratch, name, &self.clock).await;
     }
 
     async fn publish(&self, messages: &[Message]) {
@@ -262,17 +265,16 @@ impl Fixture {
 
     /// Tables that replays have left.
     async fn shadows(&self) -> Vec<String> {
-        let select = "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'user_cache_shadow%'";
+        let select = match self.database.kind() {
+            Kind::Sqlite => "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'user_cache_shadow%'",
+            Kind::Postgres => "SELECT tablename::text FROM pg_tables WHERE tablename LIKE 'user_cache_shadow%'",
+        };
         sqlx::query_scalar(select).fetch_all(self.database.reader()).await.expect("names")
     }
 }
 
-async fn open(dir: &tempfile::TempDir) -> Database {
-    Database::open_file(&dir.path().join("service.db"), &[user_cache::STEP]).await.expect("a database")
-}
-
-async fn bus(dir: &tempfile::TempDir, name: &str, clock: &ManualClock) -> Arc<LocalBus> {
-    let bus = LocalBus::open(&dir.path().join(name), Arc::new(clock.clone())).await.expect("a bus");
+async fn bus(scratch: &Scratch, name: &str, clock: &ManualClock) -> Arc<LocalBus> {
+    let bus = LocalBus::open(&scratch.file(name), Arc::new(clock.clone())).await.expect("a bus");
     bus.ensure(&[Stream::AUTH], &[SPEC]).await.expect("a stream");
     Arc::new(bus)
 }

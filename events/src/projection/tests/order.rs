@@ -6,6 +6,13 @@ use rand::seq::SliceRandom;
 use super::*;
 use crate::consumer::{Failure, Handler};
 
+on_each_database! {
+    any_order_with_any_duplicates_ends_in_the_same_table,
+    many_rows_at_once_pass_the_same_gate,
+    a_name_that_is_used_again_is_no_poison_when_the_events_come_out_of_order,
+    several_handlers_share_a_consumer_and_a_transaction,
+}
+
 const SEEDS: u64 = 150;
 const USERS: i64 = 5;
 
@@ -65,16 +72,15 @@ fn without_uid(message: &Message) -> Message {
     Message { subject: format!("auth.user.42.{action}"), ..super::message(&event, encoding) }
 }
 
-#[tokio::test]
-async fn any_order_with_any_duplicates_ends_in_the_same_table() {
-    let fixture = Fixture::new().await;
+async fn any_order_with_any_duplicates_ends_in_the_same_table(kind: Kind) {
+    let fixture = Fixture::new(kind).await;
     for seed in 0..SEEDS {
         let mut random = StdRng::seed_from_u64(seed);
         let auth = Auth::new();
         let mut messages = history(&auth, &mut random);
-        for index in 0..messages.len() {
+        for message in &mut messages {
             if random.random_range(0..5) == 0 {
-                messages[index] = without_uid(&messages[index]);
+                *message = without_uid(message);
             }
         }
         for _ in 0..random.random_range(0..10) {
@@ -90,9 +96,8 @@ async fn any_order_with_any_duplicates_ends_in_the_same_table() {
 }
 
 /// The bulk writer has the same gate, whatever keys share a statement.
-#[tokio::test]
-async fn many_rows_at_once_pass_the_same_gate() {
-    let fixture = Fixture::new().await;
+async fn many_rows_at_once_pass_the_same_gate(kind: Kind) {
+    let fixture = Fixture::new(kind).await;
     let table = Table::live(&user_cache::SHAPE);
     for seed in 0..20 {
         let mut random = StdRng::seed_from_u64(seed);
@@ -120,9 +125,8 @@ async fn many_rows_at_once_pass_the_same_gate() {
     }
 }
 
-#[tokio::test]
-async fn a_name_that_is_used_again_is_no_poison_when_the_events_come_out_of_order() {
-    let fixture = Fixture::new().await;
+async fn a_name_that_is_used_again_is_no_poison_when_the_events_come_out_of_order(kind: Kind) {
+    let fixture = Fixture::new(kind).await;
     let messages = [
         fixture.auth.named(1, "ann"),
         fixture.auth.named(1, "anna"),
@@ -136,8 +140,7 @@ async fn a_name_that_is_used_again_is_no_poison_when_the_events_come_out_of_orde
     fixture.assert_converged().await;
 }
 
-#[tokio::test]
-async fn several_handlers_share_a_consumer_and_a_transaction() {
+async fn several_handlers_share_a_consumer_and_a_transaction(kind: Kind) {
     #[derive(Debug)]
     struct Refuses;
     #[async_trait]
@@ -146,7 +149,7 @@ async fn several_handlers_share_a_consumer_and_a_transaction() {
             Err(Failure::Permanent("no".to_owned()))
         }
     }
-    let fixture = Fixture::new().await;
+    let fixture = Fixture::new(kind).await;
     let projector = Arc::new(Projector::new(Arc::new(UserCache), Arc::new(fixture.clock.clone())));
     let dispatcher = Dispatcher::default()
         .with(&["auth.user.*.created", "auth.user.*.updated"], projector)

@@ -4,8 +4,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 
-async fn synced() -> Fixture {
-    let fixture = Fixture::new().await;
+on_each_database! {
+    what_is_the_same_is_left_alone,
+    every_kind_of_damage_is_repaired,
+    what_is_on_its_way_is_no_difference,
+    it_repairs_by_itself_and_stops_when_told,
+}
+
+async fn synced(kind: Kind) -> Fixture {
+    let fixture = Fixture::new(kind).await;
     let messages: Vec<_> = (1..=9).map(|number| fixture.auth.named(number, "ann")).collect();
     fixture.publish(&messages).await;
     fixture.consume().await;
@@ -17,9 +24,8 @@ fn reconciler(fixture: &Fixture) -> Reconciler {
     Reconciler::new(fixture.synchronizer(), Duration::from_millis(1), Duration::from_millis(1))
 }
 
-#[tokio::test]
-async fn what_is_the_same_is_left_alone() {
-    let fixture = synced().await;
+async fn what_is_the_same_is_left_alone(kind: Kind) {
+    let fixture = synced(kind).await;
     let rounds = fixture.status().await.round;
     assert_eq!(reconciler(&fixture).round().await.expect("a verdict"), Verdict::Same);
     let status = fixture.status().await;
@@ -27,8 +33,7 @@ async fn what_is_the_same_is_left_alone() {
     assert!(status.reconciled_at.is_some());
 }
 
-#[tokio::test]
-async fn every_kind_of_damage_is_repaired() {
+async fn every_kind_of_damage_is_repaired(kind: Kind) {
     for damage in [
         "UPDATE user_cache SET display_name = 'x' WHERE user_number = 3",
         "UPDATE user_cache SET deleted = 1 WHERE user_number = 3",
@@ -40,7 +45,7 @@ async fn every_kind_of_damage_is_repaired() {
         "INSERT INTO user_cache SELECT 'zzz', username, display_name, 99, version, deleted, synced_at, round \
          FROM user_cache WHERE user_number = 3",
     ] {
-        let fixture = synced().await;
+        let fixture = synced(kind).await;
         fixture.execute(damage).await;
         let verdict = reconciler(&fixture).round().await.expect("a verdict");
         assert!(matches!(verdict, Verdict::Repaired(_)), "{damage}: {verdict:?}");
@@ -51,9 +56,8 @@ async fn every_kind_of_damage_is_repaired() {
 }
 
 /// The owner has committed, and its event is still on its way.
-#[tokio::test]
-async fn what_is_on_its_way_is_no_difference() {
-    let fixture = synced().await;
+async fn what_is_on_its_way_is_no_difference(kind: Kind) {
+    let fixture = synced(kind).await;
     let late = fixture.auth.change(1, None);
     let settle = Duration::from_millis(200);
     let reconciler = Reconciler::new(fixture.synchronizer(), Duration::from_millis(1), settle);
@@ -67,9 +71,8 @@ async fn what_is_on_its_way_is_no_difference() {
     tokio::time::timeout(PATIENCE, consumer).await.expect("it stops").expect("and does not panic");
 }
 
-#[tokio::test]
-async fn it_repairs_by_itself_and_stops_when_told() {
-    let fixture = synced().await;
+async fn it_repairs_by_itself_and_stops_when_told(kind: Kind) {
+    let fixture = synced(kind).await;
     fixture.execute("DELETE FROM user_cache").await;
     let stop = CancellationToken::new();
     let running = tokio::spawn(reconciler(&fixture).run(stop.clone()));

@@ -4,13 +4,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 
+on_each_database! {
+    either_source_builds_the_same_table_again_and_again,
+    readers_see_a_whole_table_and_live_writes_survive,
+    what_was_written_in_the_last_moment_is_carried_over,
+    a_crash_leaves_the_table_and_the_next_replay_clears_up,
+    a_replay_that_was_overtaken_ends_without_a_trace,
+    a_stream_that_does_not_tell_everything_is_no_source,
+    a_replay_from_the_owner_is_the_snapshot_that_was_needed,
+    broken_events_are_skipped_and_counted,
+}
+
 async fn run(replay: &Replay, source: Option<Source>) -> Result<Replayed, ReplayError> {
     replay.run(source, &mut |_| {}).await
 }
 
 /// `users` users with some history, handled.
-async fn filled(users: i64) -> Fixture {
-    let fixture = Fixture::new().await;
+async fn filled(kind: Kind, users: i64) -> Fixture {
+    let fixture = Fixture::new(kind).await;
     let created = (1..=users).map(|number| fixture.auth.named(number, "ann")).collect::<Vec<_>>();
     let renamed = (1..=users).step_by(3).map(|number| fixture.auth.named(number, "bob")).collect::<Vec<_>>();
     let deleted = (1..=users).step_by(5).map(|number| fixture.auth.change(number, None)).collect::<Vec<_>>();
@@ -22,9 +33,8 @@ async fn filled(users: i64) -> Fixture {
     fixture
 }
 
-#[tokio::test]
-async fn either_source_builds_the_same_table_again_and_again() {
-    let fixture = filled(700).await;
+async fn either_source_builds_the_same_table_again_and_again(kind: Kind) {
+    let fixture = filled(kind, 700).await;
     let expected = fixture.rows().await;
     for source in [Some(Source::Stream), Some(Source::Owner), None, Some(Source::Owner)] {
         fixture.execute("UPDATE user_cache SET username = 'eve', version = 1000").await;
@@ -47,10 +57,9 @@ async fn either_source_builds_the_same_table_again_and_again() {
 }
 
 /// While pages are read the service's consumer writes, and another process reads through connections of its own.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn readers_see_a_whole_table_and_live_writes_survive() {
+async fn readers_see_a_whole_table_and_live_writes_survive(kind: Kind) {
     for source in [Source::Stream, Source::Owner] {
-        let fixture = filled(60).await;
+        let fixture = filled(kind, 60).await;
         let other = fixture.other_process().await;
         let done = Arc::new(AtomicBool::new(false));
         let reader = tokio::spawn({
@@ -90,9 +99,8 @@ async fn readers_see_a_whole_table_and_live_writes_survive() {
 }
 
 /// What the consumer writes between the last read and the exchange is carried over by its round.
-#[tokio::test]
-async fn what_was_written_in_the_last_moment_is_carried_over() {
-    let fixture = filled(5).await;
+async fn what_was_written_in_the_last_moment_is_carried_over(kind: Kind) {
+    let fixture = filled(kind, 5).await;
     let late = fixture.auth.named(2, "late");
     let known = fixture.auth.named(4, "known to the snapshot");
     let shadow = {
@@ -116,9 +124,8 @@ async fn what_was_written_in_the_last_moment_is_carried_over() {
     assert_eq!(versions, [1, 2, 1, 3, 1], "also the one whose event changed nothing");
 }
 
-#[tokio::test]
-async fn a_crash_leaves_the_table_and_the_next_replay_clears_up() {
-    let fixture = filled(20).await;
+async fn a_crash_leaves_the_table_and_the_next_replay_clears_up(kind: Kind) {
+    let fixture = filled(kind, 20).await;
     let expected = fixture.rows().await;
     for pages in [0, 1, 5] {
         fixture.auth.state().hold_after = Some(pages);
@@ -148,9 +155,8 @@ async fn a_crash_leaves_the_table_and_the_next_replay_clears_up() {
 }
 
 /// Two at once, in two processes: one that was taken for dead does not come between.
-#[tokio::test]
-async fn a_replay_that_was_overtaken_ends_without_a_trace() {
-    let fixture = filled(20).await;
+async fn a_replay_that_was_overtaken_ends_without_a_trace(kind: Kind) {
+    let fixture = filled(kind, 20).await;
     fixture.auth.state().hold_after = Some(3);
     let first = fixture.replay();
     let (overtaken, ()) = tokio::join!(run(&first, Some(Source::Owner)), async {
@@ -164,9 +170,8 @@ async fn a_replay_that_was_overtaken_ends_without_a_trace() {
     fixture.assert_converged().await;
 }
 
-#[tokio::test]
-async fn a_stream_that_does_not_tell_everything_is_no_source() {
-    let mut fixture = filled(5).await;
+async fn a_stream_that_does_not_tell_everything_is_no_source(kind: Kind) {
+    let mut fixture = filled(kind, 5).await;
     let expected = fixture.rows().await;
     let replay = fixture.replay();
     fixture.clock.advance(Stream::AUTH.retention() + Duration::from_secs(1));
@@ -193,9 +198,8 @@ async fn a_stream_that_does_not_tell_everything_is_no_source() {
     fixture.assert_converged().await;
 }
 
-#[tokio::test]
-async fn a_replay_from_the_owner_is_the_snapshot_that_was_needed() {
-    let fixture = Fixture::new().await;
+async fn a_replay_from_the_owner_is_the_snapshot_that_was_needed(kind: Kind) {
+    let fixture = Fixture::new(kind).await;
     fixture.publish(&[fixture.auth.named(1, "ann")]).await;
     run(&fixture.replay(), Some(Source::Owner)).await.expect("a replay");
     fixture.auth.state().is_down = true;
@@ -203,9 +207,8 @@ async fn a_replay_from_the_owner_is_the_snapshot_that_was_needed() {
     assert!(fixture.synchronizer().round().await.expect("no snapshot is needed").is_ready());
 }
 
-#[tokio::test]
-async fn broken_events_are_skipped_and_counted() {
-    let fixture = filled(3).await;
+async fn broken_events_are_skipped_and_counted(kind: Kind) {
+    let fixture = filled(kind, 3).await;
     let mut broken = fixture.auth.named(2, "late");
     broken.payload = Bytes::from_static(b"{");
     let mut unknown = fixture.auth.named(2, "later");

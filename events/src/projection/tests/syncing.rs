@@ -4,9 +4,21 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 
-#[tokio::test]
-async fn an_empty_projection_is_filled_and_ready_once_the_events_before_are_handled() {
-    let fixture = Fixture::new().await;
+on_each_database! {
+    an_empty_projection_is_filled_and_ready_once_the_events_before_are_handled,
+    a_late_page_undoes_no_event,
+    rows_that_the_owner_does_not_know_go_and_wrong_ones_are_put_right,
+    without_its_owner_a_projection_takes_events_and_says_what_it_lacks,
+    a_consumer_that_fell_behind_retention_makes_another_snapshot_necessary,
+    a_quiet_stream_whose_messages_expire_is_no_loss,
+    a_stream_that_was_created_anew_makes_another_snapshot_necessary,
+    a_stream_that_went_back_makes_another_snapshot_necessary,
+    a_crash_in_the_middle_of_a_snapshot_begins_another,
+    an_owner_that_answers_nonsense_changes_nothing,
+}
+
+async fn an_empty_projection_is_filled_and_ready_once_the_events_before_are_handled(kind: Kind) {
+    let fixture = Fixture::new(kind).await;
     let mut messages: Vec<_> = (1..=10).map(|number| fixture.auth.named(number, "ann")).collect();
     messages.push(fixture.auth.change(4, None));
     fixture.publish(&messages).await;
@@ -27,10 +39,9 @@ async fn an_empty_projection_is_filled_and_ready_once_the_events_before_are_hand
 }
 
 /// Pages are held on their way while the world goes on, and come late.
-#[tokio::test]
-async fn a_late_page_undoes_no_event() {
+async fn a_late_page_undoes_no_event(kind: Kind) {
     for held_page in 0..=2 {
-        let fixture = Fixture::new().await;
+        let fixture = Fixture::new(kind).await;
         let created: Vec<_> = (11..=17).map(|number| fixture.auth.named(number, "ann")).collect();
         fixture.publish(&created).await;
         fixture.consume().await;
@@ -51,9 +62,8 @@ async fn a_late_page_undoes_no_event() {
     }
 }
 
-#[tokio::test]
-async fn rows_that_the_owner_does_not_know_go_and_wrong_ones_are_put_right() {
-    let fixture = Fixture::new().await;
+async fn rows_that_the_owner_does_not_know_go_and_wrong_ones_are_put_right(kind: Kind) {
+    let fixture = Fixture::new(kind).await;
     let messages: Vec<_> = (1..=9).map(|number| fixture.auth.named(number, "ann")).collect();
     fixture.publish(&messages).await;
     fixture.consume().await;
@@ -75,9 +85,8 @@ async fn rows_that_the_owner_does_not_know_go_and_wrong_ones_are_put_right() {
     fixture.assert_converged().await;
 }
 
-#[tokio::test]
-async fn without_its_owner_a_projection_takes_events_and_says_what_it_lacks() {
-    let fixture = Fixture::new().await;
+async fn without_its_owner_a_projection_takes_events_and_says_what_it_lacks(kind: Kind) {
+    let fixture = Fixture::new(kind).await;
     fixture.auth.named(1, "ann");
     fixture.auth.state().is_down = true;
     let stop = CancellationToken::new();
@@ -112,8 +121,8 @@ async fn without_its_owner_a_projection_takes_events_and_says_what_it_lacks() {
 }
 
 /// Filled, ready, and at the end of the stream.
-async fn ready() -> Fixture {
-    let fixture = Fixture::new().await;
+async fn ready(kind: Kind) -> Fixture {
+    let fixture = Fixture::new(kind).await;
     let messages: Vec<_> = (1..=5).map(|number| fixture.auth.named(number, "ann")).collect();
     fixture.publish(&messages).await;
     fixture.consume().await;
@@ -121,9 +130,8 @@ async fn ready() -> Fixture {
     fixture
 }
 
-#[tokio::test]
-async fn a_consumer_that_fell_behind_retention_makes_another_snapshot_necessary() {
-    let fixture = ready().await;
+async fn a_consumer_that_fell_behind_retention_makes_another_snapshot_necessary(kind: Kind) {
+    let fixture = ready(kind).await;
     // Nobody consumes for longer than the stream keeps.
     let lost = [fixture.auth.change(1, None), fixture.auth.named(6, "new")];
     fixture.publish(&lost).await;
@@ -146,9 +154,8 @@ async fn a_consumer_that_fell_behind_retention_makes_another_snapshot_necessary(
     assert_eq!(synchronizer.round().await.expect("a look").round, rounds, "once is enough");
 }
 
-#[tokio::test]
-async fn a_quiet_stream_whose_messages_expire_is_no_loss() {
-    let fixture = ready().await;
+async fn a_quiet_stream_whose_messages_expire_is_no_loss(kind: Kind) {
+    let fixture = ready(kind).await;
     let rounds = fixture.status().await.round;
     fixture.clock.advance(Stream::AUTH.retention() + Duration::from_secs(1));
     fixture.publish(&[fixture.auth.named(2, "bob")]).await;
@@ -157,9 +164,8 @@ async fn a_quiet_stream_whose_messages_expire_is_no_loss() {
     fixture.assert_converged().await;
 }
 
-#[tokio::test]
-async fn a_stream_that_was_created_anew_makes_another_snapshot_necessary() {
-    let mut fixture = ready().await;
+async fn a_stream_that_was_created_anew_makes_another_snapshot_necessary(kind: Kind) {
+    let mut fixture = ready(kind).await;
     fixture.auth.change(1, None);
     fixture.recreate_bus("another.db").await;
     let status = fixture.synchronizer().round().await.expect("a snapshot");
@@ -171,9 +177,8 @@ async fn a_stream_that_was_created_anew_makes_another_snapshot_necessary() {
     fixture.assert_converged().await;
 }
 
-#[tokio::test]
-async fn a_stream_that_went_back_makes_another_snapshot_necessary() {
-    let fixture = ready().await;
+async fn a_stream_that_went_back_makes_another_snapshot_necessary(kind: Kind) {
+    let fixture = ready(kind).await;
     fixture.auth.change(1, None);
     // As after a restart from a backup: the epoch is the same.
     fixture.execute("UPDATE projections SET covered_seq = 9, synced_seq = 9").await;
@@ -182,9 +187,8 @@ async fn a_stream_that_went_back_makes_another_snapshot_necessary() {
     fixture.assert_converged().await;
 }
 
-#[tokio::test]
-async fn a_crash_in_the_middle_of_a_snapshot_begins_another() {
-    let fixture = Fixture::new().await;
+async fn a_crash_in_the_middle_of_a_snapshot_begins_another(kind: Kind) {
+    let fixture = Fixture::new(kind).await;
     let created: Vec<_> = (1..=7).map(|number| fixture.auth.named(number, "ann")).collect();
     fixture.auth.state().hold_after = Some(1);
     let synchronizer = fixture.synchronizer();
@@ -199,9 +203,8 @@ async fn a_crash_in_the_middle_of_a_snapshot_begins_another() {
     fixture.assert_converged().await;
 }
 
-#[tokio::test]
-async fn an_owner_that_answers_nonsense_changes_nothing() {
-    let fixture = ready().await;
+async fn an_owner_that_answers_nonsense_changes_nothing(kind: Kind) {
+    let fixture = ready(kind).await;
     #[derive(Debug)]
     struct Reversed(Arc<Auth>);
     #[async_trait]
