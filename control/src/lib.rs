@@ -4,7 +4,10 @@
 
 pub mod access_token;
 pub mod auth;
+pub mod caller;
+pub mod cors;
 pub mod error;
 pub mod extract;
 pub mod origin;
 pub mod request;
+pub mod revocation;

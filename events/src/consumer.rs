@@ -2,36 +2,47 @@
 //!
 //! Effect and inbox row are one transaction, and the bus is answered after its commit. A crash between
 //! the two brings the event again, and the inbox tells that it was had.
+//!
+//! The bus never waits for a second try: what failed is put into the table `retries`, and the bus is told that it is
+//! done. A thousand events that fail for minutes hold none of the bus's places for unanswered deliveries, and what
+//! follows them in their entities is kept in order whatever order a broker redelivers in.
 
+mod attempt;
+mod retry;
+
+use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::sync::Arc;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use edd_proto::Consumer as Spec;
+use futures_util::future::join_all;
 use sqlx::AnyConnection;
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::{Answer, Bus, BusError, Delivery};
-use crate::clock::Clock;
-use crate::database::{Database, is_outage};
+pub use self::attempt::MAX_ATTEMPTS;
+use self::retry::Retry;
+use crate::bus::{ACK_WAIT, Answer, Bus, BusError, Delivery};
+use crate::clock::{Clock, Micros, micros};
+use crate::database::{Database, Kind, is_outage};
 use crate::dead_letter::{self, DeadLetter};
 use crate::message::Message;
+use crate::metrics::Metrics;
 
-/// Tries before an event is dead, counted in our database because brokers forget.
-pub const MAX_ATTEMPTS: i64 = 5;
-/// Pauses after the first, second, … failed try.
-const PACE: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(30)];
 /// Pause while something that everybody needs is away: no event is to blame.
 const DOWN_PAUSE: Duration = Duration::from_secs(5);
-/// Pause of an event whose entity has an earlier one that failed.
-const BEHIND_PAUSE: Duration = Duration::from_secs(1);
 /// Events fetched in one go.
 const BATCH: usize = 64;
 /// Longest wait for one.
 const WAIT: Duration = Duration::from_secs(5);
 /// Requeued letters tried in one round.
 const REQUEUED: u32 = 16;
+/// How often the bus hears that a delivery is still being worked on: two signs may be lost.
+const SIGN_EVERY: Duration = Duration::from_secs(ACK_WAIT.as_secs() / 3);
+/// Handlers that run at once on PostgreSQL, within its connections. SQLite has one writer, for which others would wait.
+const WORKERS: usize = 4;
 
 /// Why an event had no effect.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -72,18 +83,42 @@ pub enum Outcome {
     /// An earlier event of its entity is tried again first.
     Behind,
     Dead,
-    /// Nothing can be handled now.
+    /// Nothing can be handled now; it keeps its place.
     Down,
 }
 
-/// One durable consumer.
+/// An event to be handled, and where it comes from.
 #[derive(Clone, Debug)]
+enum Task {
+    Delivered(Delivery),
+    Retried(Retry),
+    Requeued(DeadLetter),
+}
+
+impl Task {
+    fn message(&self) -> &Message {
+        match self {
+            Self::Delivered(delivery) => &delivery.message,
+            Self::Retried(retry) => &retry.message,
+            Self::Requeued(letter) => &letter.message,
+        }
+    }
+}
+
+/// One durable consumer.
+#[derive(Debug)]
 pub struct Consumer {
     spec: Spec,
     database: Database,
     bus: Arc<dyn Bus>,
     clock: Arc<dyn Clock>,
     handler: Arc<dyn Handler>,
+    metrics: Option<Metrics>,
+    workers: usize,
+    sign_every: Duration,
+    /// Delivered and not done with, because everything is down: tried again before anything else is fetched, so that
+    /// an outage changes no order.
+    held: Vec<Delivery>,
 }
 
 impl Consumer {
@@ -94,163 +129,207 @@ impl Consumer {
         clock: Arc<dyn Clock>,
         handler: Arc<dyn Handler>,
     ) -> Self {
-        Self { spec, database, bus, clock, handler }
+        let workers = match database.kind() {
+            Kind::Sqlite => 1,
+            Kind::Postgres => WORKERS,
+        };
+        let (metrics, held) = (None, Vec::new());
+        Self { spec, database, bus, clock, handler, metrics, workers, sign_every: SIGN_EVERY, held }
     }
 
-    /// Handles what comes until told to stop.
-    pub async fn run(self, stop: CancellationToken) {
+    /// Counts what it does.
+    pub fn with_metrics(self, metrics: Metrics) -> Self {
+        Self { metrics: Some(metrics), ..self }
+    }
+
+    /// Handles what comes until told to stop; what is begun is finished first.
+    pub async fn run(mut self, stop: CancellationToken) {
         while !stop.is_cancelled() {
-            let round = tokio::select! {
-                () = stop.cancelled() => return,
-                round = self.round(WAIT) => round,
-            };
-            let pause = match round {
-                Ok(outcomes) if outcomes.contains(&Outcome::Down) => "the database is away".to_owned(),
+            let reason = match self.round_until(&stop, WAIT).await {
+                Ok(outcomes) if outcomes.contains(&Outcome::Down) => "something that it needs is away".to_owned(),
                 Ok(_) => continue,
                 Err(error) => error.to_string(),
             };
-            tracing::warn!(consumer = self.spec.name, reason = pause, "events wait");
+            tracing::warn!(consumer = self.spec.name, stream = self.spec.stream.name, reason, "events wait");
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => {}
                 () = tokio::time::sleep(DOWN_PAUSE) => {}
             }
         }
+        // Without this they would come again only when the wait for our answer is over.
+        for delivery in std::mem::take(&mut self.held) {
+            if self.bus.answer(&self.spec, &delivery, Answer::Later(Duration::ZERO)).await.is_err() {
+                return;
+            }
+        }
     }
 
-    /// Handles requeued letters and one batch; waits up to `wait` for it to come.
-    pub async fn round(&self, wait: Duration) -> Result<Vec<Outcome>, BusError> {
-        let mut outcomes = self.requeued().await;
-        let mut down = outcomes.contains(&Outcome::Down);
-        for delivery in self.bus.pull(&self.spec, BATCH, wait).await? {
-            // What follows must not overtake what could not be handled.
-            let (outcome, answer) =
-                if down { (Outcome::Down, Answer::Later(DOWN_PAUSE)) } else { self.deliver(&delivery).await };
-            down |= outcome == Outcome::Down;
-            self.bus.answer(&self.spec, &delivery, answer).await?;
-            outcomes.push(outcome);
+    /// Handles what is to be tried again, and one batch; waits up to `wait` for it to come. What became of them, in the
+    /// order of each entity.
+    pub async fn round(&mut self, wait: Duration) -> Result<Vec<Outcome>, BusError> {
+        self.round_until(&CancellationToken::new(), wait).await
+    }
+
+    async fn round_until(&mut self, stop: &CancellationToken, wait: Duration) -> Result<Vec<Outcome>, BusError> {
+        for delivery in &self.held {
+            self.bus.answer(&self.spec, delivery, Answer::InProgress).await?;
         }
+        let Ok((tasks, next_due)) = self.waiting().await.inspect_err(|error| {
+            tracing::warn!(consumer = self.spec.name, %error, "what is to be tried again waits");
+        }) else {
+            return Ok(vec![Outcome::Down]);
+        };
+        // What was behind one of them is due as soon as it is done with.
+        let next_due = if tasks.is_empty() { next_due } else { Some(self.clock.now()) };
+        let mut outcomes = self.work(tasks, stop).await?;
+        if outcomes.contains(&Outcome::Down) || stop.is_cancelled() {
+            return Ok(outcomes);
+        }
+        if self.held.is_empty() {
+            let wait = next_due.map_or(wait, |due| wait.min(self.until(due)));
+            self.held = tokio::select! {
+                () = stop.cancelled() => return Ok(outcomes),
+                pulled = self.bus.pull(&self.spec, BATCH, wait) => pulled?,
+            };
+        }
+        let deliveries = std::mem::take(&mut self.held);
+        outcomes.extend(self.work(deliveries.into_iter().map(Task::Delivered).collect(), stop).await?);
         Ok(outcomes)
     }
 
-    async fn deliver(&self, delivery: &Delivery) -> (Outcome, Answer) {
-        let failure = match self.attempt(&delivery.message, None).await {
-            Ok(Outcome::Behind) => return (Outcome::Behind, Answer::Later(BEHIND_PAUSE)),
-            Ok(outcome) => return (outcome, Answer::Ack),
-            Err(failure) => failure,
-        };
-        match self.fail(delivery, &failure).await {
-            Ok(Some(pause)) => (Outcome::Retried, Answer::Later(pause)),
-            Ok(None) => (Outcome::Dead, Answer::Terminate),
-            Err(error) => {
-                tracing::warn!(consumer = self.spec.name, %error, %failure, "an event waits");
-                (Outcome::Down, Answer::Later(DOWN_PAUSE))
+    /// Requeued letters and due retries, and when the next retry is.
+    async fn waiting(&self) -> sqlx::Result<(Vec<Task>, Option<Micros>)> {
+        let filter = dead_letter::Filter { consumer: Some(self.spec.name), stream: Some(self.spec.stream.name) };
+        let letters = dead_letter::list(&self.database, dead_letter::State::Requeued, filter, 0, REQUEUED).await?;
+        let mut tasks: Vec<_> = letters.into_iter().map(Task::Requeued).collect();
+        let now = self.clock.now();
+        for mut retry in retry::heads(&self.database, &self.spec, BATCH).await? {
+            if retry.due_at > now {
+                return Ok((tasks, Some(retry.due_at)));
+            }
+            // Due once more if this process ends before it is done.
+            if retry::put_off(&self.database, &mut retry, now + micros(ACK_WAIT)).await? {
+                tasks.push(Task::Retried(retry));
             }
         }
+        Ok((tasks, None))
     }
 
-    /// One try, in one transaction; `letter` is the dead letter that the message comes from, if it does.
-    async fn attempt(&self, message: &Message, letter: Option<i64>) -> Result<Outcome, Failure> {
-        let mut transaction = self.database.begin().await?;
-        let insert = sqlx::query(
-            "INSERT INTO inbox (consumer, event_id, handled_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
-        );
-        let insert = insert.bind(self.spec.name).bind(&message.event_id).bind(self.clock.now());
-        let fresh = insert.execute(&mut *transaction).await?.rows_affected() > 0;
-        match letter {
-            None if !fresh => return Ok(Outcome::Duplicate),
-            None if self.is_behind(message, &mut transaction).await? => return Ok(Outcome::Behind),
-            None => {}
-            Some(id) => dead_letter::handled(&mut transaction, id).await?,
-        }
-        self.handler.handle(message, &mut transaction).await?;
-        let forget = sqlx::query("DELETE FROM attempts WHERE consumer = $1 AND event_id = $2");
-        forget.bind(self.spec.name).bind(&message.event_id).execute(&mut *transaction).await?;
-        self.database.commit(transaction).await?;
-        Ok(Outcome::Handled)
+    fn until(&self, due: Micros) -> Duration {
+        Duration::from_micros(u64::try_from(due - self.clock.now()).unwrap_or_default())
     }
 
-    /// Whether an earlier event of the same entity failed and has not been done with.
-    async fn is_behind(&self, message: &Message, connection: &mut AnyConnection) -> sqlx::Result<bool> {
-        let select = sqlx::query_scalar::<_, i64>(
-            "SELECT count(*) FROM attempts WHERE consumer = $1 AND entity = $2 AND version < $3",
-        );
-        let select = select.bind(self.spec.name).bind(&message.entity).bind(message.version);
-        Ok(select.fetch_one(connection).await? > 0)
-    }
-
-    /// Counts a failed try: the pause before the next, or none when the event is dead now.
-    async fn fail(&self, delivery: &Delivery, failure: &Failure) -> Result<Option<Duration>, Failure> {
-        let error = match failure {
-            Failure::DependencyDown(_) => return Err(failure.clone()),
-            Failure::Transient(error) | Failure::Permanent(error) => error,
+    /// Works through `tasks`: the events of one entity in order, several entities at once. The bus hears all the while
+    /// that nothing of it is forgotten.
+    async fn work(&mut self, tasks: Vec<Task>, stop: &CancellationToken) -> Result<Vec<Outcome>, BusError> {
+        let unanswered = Unanswered::of(&tasks);
+        let work =
+            join_all(queues(tasks, self.workers).into_iter().map(|queue| self.work_queue(queue, &unanswered, stop)));
+        let done = tokio::select! {
+            done = work => done,
+            () = self.signs_of_life(&unanswered) => unreachable!("signs of life have no end"),
         };
-        let (message, now) = (&delivery.message, self.clock.now());
-        let mut transaction = self.database.begin().await?;
-        let upsert = sqlx::query_scalar::<_, i64>(
-            "INSERT INTO attempts (consumer, event_id, entity, version, attempts, error, first_at) \
-             VALUES ($1, $2, $3, $4, 1, $5, $6) ON CONFLICT (consumer, event_id) \
-             DO UPDATE SET attempts = attempts.attempts + 1, error = excluded.error RETURNING attempts",
-        );
-        let upsert = upsert.bind(self.spec.name).bind(&message.event_id).bind(&message.entity).bind(message.version);
-        let attempts = upsert.bind(error).bind(now).fetch_one(&mut *transaction).await?;
-        let is_dead = attempts >= MAX_ATTEMPTS || matches!(failure, Failure::Permanent(_));
-        if is_dead {
-            let consumer = (self.spec.stream.name, self.spec.name);
-            dead_letter::add(&mut transaction, consumer, delivery, error, attempts, now).await?;
-            // The bus may deliver it again if it does not hear our answer.
-            let had = sqlx::query(
-                "INSERT INTO inbox (consumer, event_id, handled_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
-            );
-            had.bind(self.spec.name).bind(&message.event_id).bind(now).execute(&mut *transaction).await?;
-            let forget = sqlx::query("DELETE FROM attempts WHERE consumer = $1 AND event_id = $2");
-            forget.bind(self.spec.name).bind(&message.event_id).execute(&mut *transaction).await?;
+        let (mut outcomes, mut failure) = (Vec::new(), None);
+        for (some, failed) in done {
+            outcomes.extend(some);
+            failure = failure.or(failed);
         }
-        self.database.commit(transaction).await?;
-        if is_dead {
-            tracing::error!(
-                consumer = self.spec.name,
-                event_id = message.event_id,
-                error,
-                attempts,
-                "an event is dead"
-            );
-            return Ok(None);
-        }
-        let pause = PACE[(attempts as usize).clamp(1, PACE.len()) - 1];
-        Ok(Some(pause))
+        self.held.extend(unanswered.into_rest());
+        failure.map_or(Ok(outcomes), Err)
     }
 
-    /// Tries requeued letters, each once.
-    async fn requeued(&self) -> Vec<Outcome> {
-        let letters = match dead_letter::list(&self.database, "requeued", Some(self.spec.name), 0, REQUEUED).await {
-            Ok(letters) => letters,
-            Err(error) => {
-                tracing::warn!(consumer = self.spec.name, %error, "dead letters wait");
-                return vec![Outcome::Down];
-            }
-        };
+    async fn work_queue(
+        &self,
+        queue: Vec<Task>,
+        unanswered: &Unanswered,
+        stop: &CancellationToken,
+    ) -> (Vec<Outcome>, Option<BusError>) {
         let mut outcomes = Vec::new();
-        for letter in letters {
-            outcomes.push(self.retry(letter).await);
+        let mut is_down = false;
+        for task in queue {
+            if stop.is_cancelled() {
+                break;
+            }
+            // What follows must not overtake what could not be handled.
+            let outcome = if is_down { Outcome::Down } else { self.settle(&task).await };
+            outcomes.push(outcome);
+            is_down |= outcome == Outcome::Down;
+            let Task::Delivered(delivery) = &task else { continue };
+            let answer = match outcome {
+                Outcome::Down => continue,
+                Outcome::Dead => Answer::Terminate,
+                _ => Answer::Ack,
+            };
+            unanswered.forget(delivery.seq);
+            if let Err(error) = self.bus.answer(&self.spec, delivery, answer).await {
+                // It comes again, and the inbox knows it.
+                return (outcomes, Some(error));
+            }
         }
-        outcomes
+        (outcomes, None)
     }
 
-    async fn retry(&self, letter: DeadLetter) -> Outcome {
-        let failure = match self.attempt(&letter.message, Some(letter.id)).await {
-            Ok(outcome) => return outcome,
-            Err(Failure::DependencyDown(_)) => return Outcome::Down,
-            Err(failure) => failure,
-        };
-        let again = sqlx::query(
-            "UPDATE dead_letters SET state = 'dead', error = $1, attempts = attempts + 1, dead_at = $2 WHERE id = $3",
-        );
-        let again = again.bind(failure.to_string()).bind(self.clock.now()).bind(letter.id);
-        match again.execute(self.database.writer()).await {
-            Ok(_) => Outcome::Dead,
-            Err(_) => Outcome::Down,
+    /// Tells the bus again and again that what is unanswered is being worked on.
+    async fn signs_of_life(&self, unanswered: &Unanswered) {
+        loop {
+            tokio::time::sleep(self.sign_every).await;
+            for delivery in unanswered.all() {
+                // Answered meanwhile, perhaps: a sign after a refusal would put it off.
+                if unanswered.holds(delivery.seq)
+                    && let Err(error) = self.bus.answer(&self.spec, &delivery, Answer::InProgress).await
+                {
+                    tracing::debug!(consumer = self.spec.name, %error, "the bus may deliver again what is worked on");
+                    break;
+                }
+            }
         }
     }
+}
+
+/// Deliveries that the bus waits to hear of.
+#[derive(Debug)]
+struct Unanswered(Mutex<BTreeMap<u64, Delivery>>);
+
+impl Unanswered {
+    fn of(tasks: &[Task]) -> Self {
+        let deliveries = tasks.iter().filter_map(|task| match task {
+            Task::Delivered(delivery) => Some((delivery.seq, delivery.clone())),
+            Task::Retried(_) | Task::Requeued(_) => None,
+        });
+        Self(Mutex::new(deliveries.collect()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Delivery>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forget(&self, seq: u64) {
+        self.lock().remove(&seq);
+    }
+
+    fn holds(&self, seq: u64) -> bool {
+        self.lock().contains_key(&seq)
+    }
+
+    fn all(&self) -> Vec<Delivery> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// What is left, in order.
+    fn into_rest(self) -> impl Iterator<Item = Delivery> {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner).into_values()
+    }
+}
+
+/// Deals `tasks` out to at most `workers` queues: one entity's all to the same, in their order.
+fn queues(tasks: Vec<Task>, workers: usize) -> Vec<Vec<Task>> {
+    let mut queues = vec![Vec::new(); workers];
+    for task in tasks {
+        let mut hasher = DefaultHasher::new();
+        task.message().entity.hash(&mut hasher);
+        queues[(hasher.finish() % workers as u64) as usize].push(task);
+    }
+    queues
 }
 
 #[cfg(test)]

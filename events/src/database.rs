@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
-use sqlx::{Any, AnyPool, AssertSqlSafe, ConnectOptions, SqlSafeStr};
+use sqlx::{Any, AnyPool, AssertSqlSafe, ConnectOptions, Connection, SqlSafeStr};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
@@ -192,6 +192,17 @@ async fn pool(kind: Kind, options: AnyConnectOptions, connections: u32) -> sqlx:
     let pool = AnyPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT);
     let pool = pool.after_connect(move |connection, _| {
         Box::pin(async move { sqlx::raw_sql(settings).execute(connection).await.map(drop) })
+    });
+    // SQLite rolls back by itself when its disk is full. sqlx does not know, and would refuse every further transaction
+    // on the one connection that writes. PostgreSQL's connections would pay for the question with a round trip.
+    let pool = pool.after_release(move |connection, _| {
+        Box::pin(async move {
+            if kind == Kind::Postgres {
+                return Ok(true);
+            }
+            connection.ping().await?;
+            Ok(!connection.is_in_transaction())
+        })
     });
     match pool.connect_with(options.clone()).await {
         // It has tried again and again, and forgotten why. One more try tells.

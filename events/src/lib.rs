@@ -12,10 +12,14 @@ pub mod clock;
 pub mod consumer;
 pub mod database;
 pub mod dead_letter;
+pub mod event_log;
+pub mod inbox;
 pub mod message;
+pub mod metrics;
 pub mod outbox;
 pub mod publisher;
 pub mod relay;
 mod schema;
 #[cfg(test)]
 mod scratch;
+pub mod service;

@@ -6,6 +6,7 @@ use sqlx::{AnyConnection, Row};
 
 use crate::clock::Micros;
 use crate::database::Database;
+use crate::event_log;
 use crate::message::{Headers, Message};
 
 /// The version that the next event of `entity` carries. Locks the entity until the transaction ends,
@@ -16,8 +17,14 @@ pub async fn next_version(connection: &mut AnyConnection, entity: &str) -> sqlx:
     sqlx::query_scalar(statement).bind(entity).fetch_one(connection).await
 }
 
-/// Adds `message`, whose version [`next_version`] gave, to what the relay will publish.
+/// Adds the event `message`, whose version [`next_version`] gave, to what the relay will publish, and to the audit trail.
 pub async fn add(connection: &mut AnyConnection, message: &Message, now: Micros) -> sqlx::Result<()> {
+    send(connection, message, now).await?;
+    event_log::added(connection, message, now).await
+}
+
+/// Adds a message that is no event, such as a dead letter, to what the relay will publish.
+pub(crate) async fn send(connection: &mut AnyConnection, message: &Message, now: Micros) -> sqlx::Result<()> {
     let statement = "INSERT INTO outbox \
                      (event_id, subject, entity, version, content_type, payload, correlation_id, trace_parent, \
                      headers, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
@@ -71,20 +78,25 @@ pub async fn publish_again(connection: &mut AnyConnection, subjects: &[&str], si
                      WHERE published_at IS NOT NULL AND created_at >= $1 AND (subject = $2 OR subject LIKE $3)";
     let mut rows = 0;
     for subject in subjects {
-        // Tokens have no `%`; an underscore that matches too much is repaired by the inbox.
-        let pattern = subject.strip_suffix('>').map_or_else(String::new, |prefix| format!("{prefix}%"));
-        let update = sqlx::query(statement).bind(since).bind(*subject).bind(pattern);
+        let update = sqlx::query(statement).bind(since).bind(*subject).bind(like(subject));
         rows += update.execute(&mut *connection).await?.rows_affected();
     }
     Ok(rows)
 }
 
-/// Removes at most `most` rows that were published before `before`. How many were removed.
-pub async fn prune(database: &Database, before: Micros, most: u32) -> sqlx::Result<u64> {
-    let statement = "DELETE FROM outbox WHERE seq IN \
-                     (SELECT seq FROM outbox WHERE published_at IS NOT NULL AND published_at < $1 ORDER BY published_at LIMIT $2)";
-    let delete = sqlx::query(statement).bind(before).bind(i64::from(most));
+/// Removes at most `most` rows for `subject`, as a stream lists it, that were published before `before`. How many were
+/// removed.
+pub async fn prune(database: &Database, subject: &str, before: Micros, most: u32) -> sqlx::Result<u64> {
+    let statement = "DELETE FROM outbox WHERE seq IN (SELECT seq FROM outbox WHERE published_at IS NOT NULL \
+                     AND published_at < $1 AND (subject = $2 OR subject LIKE $3) ORDER BY published_at LIMIT $4)";
+    let delete = sqlx::query(statement).bind(before).bind(subject).bind(like(subject)).bind(i64::from(most));
     Ok(delete.execute(database.writer()).await?.rows_affected())
+}
+
+/// Matches the subjects below one that ends in `>`, and nothing for any other. Tokens have no `%`; an underscore, which
+/// matches any character, makes it match too much where another subject is as long and differs in nothing else.
+fn like(subject: &str) -> String {
+    subject.strip_suffix('>').map_or_else(String::new, |prefix| format!("{prefix}%"))
 }
 
 /// How many rows wait, and since when the oldest has.

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bus::{Bus, BusError, Position};
 use crate::clock::{Clock, Micros, micros};
 use crate::database::{Database, Kind};
+use crate::metrics::Metrics;
 use crate::outbox;
 
 /// Rows that are published in one go.
@@ -45,12 +46,18 @@ pub struct Relay {
     bus: Arc<dyn Bus>,
     clock: Arc<dyn Clock>,
     /// The streams that this database's events go to.
-    streams: &'static [Stream],
+    streams: Vec<Stream>,
+    metrics: Option<Metrics>,
 }
 
 impl Relay {
-    pub fn new(database: Database, bus: Arc<dyn Bus>, clock: Arc<dyn Clock>, streams: &'static [Stream]) -> Self {
-        Self { database, bus, clock, streams }
+    pub fn new(database: Database, bus: Arc<dyn Bus>, clock: Arc<dyn Clock>, streams: impl Into<Vec<Stream>>) -> Self {
+        Self { database, bus, clock, streams: streams.into(), metrics: None }
+    }
+
+    /// Counts what it publishes.
+    pub fn with_metrics(self, metrics: Metrics) -> Self {
+        Self { metrics: Some(metrics), ..self }
     }
 
     /// Publishes until told to stop.
@@ -113,6 +120,9 @@ impl Relay {
         outbox::mark_published(&mut transaction, published, now).await?;
         self.note_positions(&mut transaction, &positions).await?;
         transaction.commit().await?;
+        if let Some(metrics) = &self.metrics {
+            published.iter().for_each(|row| metrics.published(&row.message.subject));
+        }
         match failure {
             Some(error) => Err(error.into()),
             None => Ok(Round { published: published.len(), refilled }),
@@ -120,7 +130,7 @@ impl Relay {
     }
 
     async fn note_positions(&self, connection: &mut sqlx::AnyConnection, positions: &[Position]) -> sqlx::Result<()> {
-        for spec in self.streams {
+        for spec in &self.streams {
             let last =
                 positions.iter().filter(|position| position.stream == spec.name).map(|position| position.seq).max();
             let Some(last) = last else { continue };
@@ -134,7 +144,7 @@ impl Relay {
     /// would still keep goes out again; consumers know what they have seen.
     async fn refill(&self) -> Result<u64, RelayError> {
         let mut refilled = 0;
-        for spec in self.streams {
+        for spec in &self.streams {
             let state = self.bus.stream(spec.name).await?;
             let known: Option<(i64, i64)> =
                 sqlx::query_as("SELECT epoch, last_seq FROM relayed_streams WHERE stream = $1")
@@ -327,9 +337,10 @@ mod tests {
         fixture.relay(&bus).round().await.expect("a round");
         fixture.change("4", "user.a.updated").await;
         let now = fixture.clock.now();
-        assert_eq!(outbox::prune(&fixture.database, now, 10).await.expect("a count"), 0);
-        assert_eq!(outbox::prune(&fixture.database, now + 1, 2).await.expect("a count"), 2);
-        assert_eq!(outbox::prune(&fixture.database, now + 1, 10).await.expect("a count"), 1);
+        assert_eq!(outbox::prune(&fixture.database, USERS.subjects[0], now, 10).await.expect("a count"), 0);
+        assert_eq!(outbox::prune(&fixture.database, USERS.subjects[0], now + 1, 2).await.expect("a count"), 2);
+        assert_eq!(outbox::prune(&fixture.database, KEYS.subjects[0], now + 1, 10).await.expect("a count"), 0);
+        assert_eq!(outbox::prune(&fixture.database, USERS.subjects[0], now + 1, 10).await.expect("a count"), 1);
         assert_eq!(outbox::backlog(&fixture.database).await.expect("a count").0, 1);
     }
 

@@ -53,18 +53,29 @@ CREATE TABLE inbox (
 );
 CREATE INDEX inbox_handled ON inbox (handled_at);
 
--- How often an event failed for a consumer, counted here because brokers forget.
-CREATE TABLE attempts (
+-- Events that failed, and those of the same entity behind them. The bus has been answered: they wait here, because a
+-- broker forgets its counts, reorders what it delivers again, and bounds what it may leave unanswered.
+CREATE TABLE retries (
+    id {serial},
     consumer TEXT NOT NULL,
     event_id TEXT NOT NULL,
+    stream TEXT NOT NULL,
+    stream_seq BIGINT NOT NULL,
+    subject TEXT NOT NULL,
     entity TEXT NOT NULL,
     version BIGINT NOT NULL,
+    content_type TEXT NOT NULL,
+    payload {bytes} NOT NULL,
+    correlation_id TEXT NOT NULL,
+    trace_parent TEXT NOT NULL,
+    -- 0 for one that waits for another
     attempts BIGINT NOT NULL,
-    error TEXT NOT NULL,
     first_at BIGINT NOT NULL,
-    PRIMARY KEY (consumer, event_id)
+    due_at BIGINT NOT NULL,
+    UNIQUE (consumer, event_id)
 );
-CREATE INDEX attempts_entity ON attempts (consumer, entity);
+CREATE INDEX retries_entity ON retries (consumer, stream, entity, version, id);
+CREATE INDEX retries_due ON retries (consumer, stream, due_at);
 
 -- Events that a consumer gave up on.
 CREATE TABLE dead_letters (
@@ -88,7 +99,7 @@ CREATE TABLE dead_letters (
     state TEXT NOT NULL,
     UNIQUE (consumer, event_id)
 );
-CREATE INDEX dead_letters_requeued ON dead_letters (consumer, id) WHERE state = 'requeued';
+CREATE INDEX dead_letters_state ON dead_letters (state, consumer, id);
 
 -- The audit trail: every event that this service published or handled (seed 002's columns, and what finds them).
 CREATE TABLE event_log (
@@ -100,15 +111,17 @@ CREATE TABLE event_log (
     content_type TEXT NOT NULL,
     payload {bytes} NOT NULL,
     correlation_id TEXT NOT NULL,
+    -- when the row was written
     published_at BIGINT NOT NULL,
     processed_at BIGINT,
+    -- the consumer; empty for the service's own events
     processed_by TEXT NOT NULL,
-    -- published, completed or failed
+    -- published (pending as long as the outbox says so), completed or failed
     status TEXT NOT NULL,
     error_message TEXT
 );
+-- Each index costs every write: subjects are found by entity or by a scan.
 CREATE UNIQUE INDEX event_log_once ON event_log (event_id, processed_by);
-CREATE INDEX event_log_subject ON event_log (subject);
 CREATE INDEX event_log_entity ON event_log (entity, id);
 CREATE INDEX event_log_correlation ON event_log (correlation_id);
 CREATE INDEX event_log_published ON event_log (published_at);

@@ -34,10 +34,7 @@ impl Default for AuthConfig {
             registration: Registration::Open,
             dashboard_host: "cloud.localhost".to_owned(),
             service_key: None,
-            first_admin: FirstAdmin {
-                username: "admin".parse().expect("five letters are a username"),
-                password: None,
-            },
+            first_admin: FirstAdmin { username: "admin".parse().expect("five letters are a username"), password: None },
             passwords: PasswordConfig::default(),
             limits: Limits::default(),
             lifetimes: Lifetimes::default(),

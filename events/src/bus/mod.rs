@@ -7,6 +7,8 @@
 pub(crate) mod conformance;
 pub mod jetstream;
 pub mod local;
+#[cfg(test)]
+pub(crate) mod watched;
 
 use std::fmt::Debug;
 use std::time::Duration;

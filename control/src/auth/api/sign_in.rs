@@ -153,9 +153,7 @@ pub(super) async fn refresh(
     match service.refresh(&Secret::of(&token), &context.cause()).await {
         Ok(signed_in) => answer(&service, signed_in, from_cookie),
         // The cookies are good for nothing any more.
-        Err(error @ AuthError::Unauthenticated(_)) if from_cookie => {
-            Ok(with(Cookies::forget(), Error::from(error)))
-        }
+        Err(error @ AuthError::Unauthenticated(_)) if from_cookie => Ok(with(Cookies::forget(), Error::from(error))),
         Err(error) => Err(error.into()),
     }
 }
@@ -173,11 +171,7 @@ pub(super) async fn logout(
 
 /// Ends the session of the access token, or else of the refresh token. Whoever has neither, or old ones, is logged out
 /// already.
-pub(in crate::auth) async fn end_session(
-    service: &Service,
-    parts: &mut Parts,
-    context: &Context,
-) -> Result<(), Error> {
+pub(in crate::auth) async fn end_session(service: &Service, parts: &mut Parts, context: &Context) -> Result<(), Error> {
     match identify(parts, service).await {
         Ok(Some(identity)) => return Ok(service.logout(&identity, &context.cause()).await?),
         Err(error) if error.status() != http::StatusCode::UNAUTHORIZED => return Err(error),

@@ -73,8 +73,7 @@ impl Service {
         let is_at_home = sessions::knows(&mut *connection, number, network, now).await?;
         drop(connection);
         if let Some(username) = username {
-            let account =
-                if is_at_home { Account::AtHome(username, network) } else { Account::Strangers(username) };
+            let account = if is_at_home { Account::AtHome(username, network) } else { Account::Strangers(username) };
             limits.logins_per_account.admit(&account)?;
         }
         let stored = known.as_ref().map(|known| known.password_hash.as_str());

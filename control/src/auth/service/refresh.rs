@@ -53,8 +53,7 @@ impl Service {
         if refresh::replace(&mut **transaction, &token.sha256(), successor, now).await? {
             return Ok(true);
         }
-        let Some(Known { used: Some((used_at, replaced_by)), .. }) =
-            refresh::find(&mut **transaction, token).await?
+        let Some(Known { used: Some((used_at, replaced_by)), .. }) = refresh::find(&mut **transaction, token).await?
         else {
             return Err(REFUSED);
         };

@@ -42,13 +42,7 @@ impl Service {
         if was_there { Ok(()) } else { Err(AuthError::NotFound("session")) }
     }
 
-    async fn end_one(
-        &self,
-        id: &RecordId,
-        user: &User,
-        reason: SessionEnd,
-        cause: &Cause,
-    ) -> Result<bool, AuthError> {
+    async fn end_one(&self, id: &RecordId, user: &User, reason: SessionEnd, cause: &Cause) -> Result<bool, AuthError> {
         let now = self.0.clock.now();
         let mut transaction = self.0.database.begin().await?;
         let removed = sessions::remove(&mut *transaction, id).await?;

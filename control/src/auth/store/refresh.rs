@@ -36,8 +36,7 @@ pub async fn replace(
     successor: &Secret,
     now: Micros,
 ) -> sqlx::Result<bool> {
-    let update =
-        query("UPDATE refresh_tokens SET used_at = $1, successor = $2 WHERE sha256 = $3 AND used_at IS NULL");
+    let update = query("UPDATE refresh_tokens SET used_at = $1, successor = $2 WHERE sha256 = $3 AND used_at IS NULL");
     let update = update.bind(now).bind(successor.sha256()).bind(sha256.to_vec());
     Ok(update.execute(connection).await?.rows_affected() > 0)
 }

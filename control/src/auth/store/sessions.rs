@@ -57,12 +57,7 @@ pub async fn touch(connection: impl Connection<'_>, id: &RecordId, now: Micros) 
 }
 
 /// The sessions of a user that are good at `now`, the latest first.
-pub async fn of_user(
-    connection: impl Connection<'_>,
-    user: i64,
-    now: Micros,
-    most: u32,
-) -> sqlx::Result<Vec<Session>> {
+pub async fn of_user(connection: impl Connection<'_>, user: i64, now: Micros, most: u32) -> sqlx::Result<Vec<Session>> {
     let statement = format!(
         "SELECT {COLUMNS} FROM sessions WHERE user_number = $1 AND expires_at > $2 ORDER BY number DESC LIMIT $3"
     );
@@ -74,12 +69,7 @@ pub async fn of_user(
 pub type Listed = (i64, Session, User);
 
 /// At most `most` sessions that were begun before the one with number `before`, the latest first.
-pub async fn page(
-    connection: impl Connection<'_>,
-    before: i64,
-    now: Micros,
-    most: u32,
-) -> sqlx::Result<Vec<Listed>> {
+pub async fn page(connection: impl Connection<'_>, before: i64, now: Micros, most: u32) -> sqlx::Result<Vec<Listed>> {
     let statement = format!(
         "SELECT sessions.number AS place, {COLUMNS}, {} FROM sessions JOIN users ON users.number = sessions.user_number \
          WHERE sessions.number < $1 AND expires_at > $2 ORDER BY sessions.number DESC LIMIT $3",
@@ -91,12 +81,7 @@ pub async fn page(
 }
 
 /// Whether the user has a session that was begun from there.
-pub async fn knows(
-    connection: impl Connection<'_>,
-    user: i64,
-    network: Network,
-    now: Micros,
-) -> sqlx::Result<bool> {
+pub async fn knows(connection: impl Connection<'_>, user: i64, network: Network, now: Micros) -> sqlx::Result<bool> {
     let statement =
         "SELECT number FROM sessions WHERE user_number = $1 AND client_network = $2 AND expires_at > $3 LIMIT 1";
     let select = query(statement).bind(user).bind(network.to_string()).bind(now);

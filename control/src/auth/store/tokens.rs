@@ -53,7 +53,8 @@ pub async fn live(
 
 /// Notes that a token was used, unless that was noted after `since`.
 pub async fn touch(connection: impl Connection<'_>, id: &RecordId, now: Micros, since: Micros) -> sqlx::Result<()> {
-    let update = query("UPDATE api_tokens SET last_used_at = $1 WHERE id = $2 AND (last_used_at IS NULL OR last_used_at < $3)");
+    let update =
+        query("UPDATE api_tokens SET last_used_at = $1 WHERE id = $2 AND (last_used_at IS NULL OR last_used_at < $3)");
     update.bind(now).bind(id.as_str()).bind(since).execute(connection).await?;
     Ok(())
 }

@@ -34,8 +34,7 @@ pub async fn set_version(connection: impl Connection<'_>, number: i64, version: 
     Ok(())
 }
 
-const COLUMNS: &str =
-    "users.number AS user_number, users.id AS user_id, username, display_name, is_admin, version, \
+const COLUMNS: &str = "users.number AS user_number, users.id AS user_id, username, display_name, is_admin, version, \
      users.created_at AS user_created_at, deleted_at";
 
 /// The columns that [`read`] reads, for a statement that joins the table.
@@ -110,7 +109,8 @@ pub async fn replace_password(
     old: &str,
     new: &str,
 ) -> sqlx::Result<bool> {
-    let statement = "UPDATE users SET password_hash = $1 WHERE number = $2 AND password_hash = $3 AND deleted_at IS NULL";
+    let statement =
+        "UPDATE users SET password_hash = $1 WHERE number = $2 AND password_hash = $3 AND deleted_at IS NULL";
     Ok(query(statement).bind(new).bind(number).bind(old).execute(connection).await?.rows_affected() > 0)
 }
 

@@ -64,8 +64,7 @@ pub(super) struct Fixture {
 
 /// Cheap hashes, and an administrator whose password is known.
 pub(super) fn config() -> AuthConfig {
-    let passwords =
-        PasswordConfig { memory_kib: 64, passes: 1, lanes: 1, concurrent_hashes: 2, waiting_hashes: 64 };
+    let passwords = PasswordConfig { memory_kib: 64, passes: 1, lanes: 1, concurrent_hashes: 2, waiting_hashes: 64 };
     let first_admin = FirstAdmin {
         username: "admin".parse().expect("a name"),
         password: Some(ADMIN_PASSWORD.parse().expect("a password")),

@@ -50,7 +50,9 @@ async fn bodies_that_are_none_are_refused(kind: Kind) {
 
 async fn names_that_are_none_are_refused(kind: Kind) {
     let fixture = Fixture::new(kind).await;
-    for name in ["'; DROP TABLE users; --", "x' OR '1'='1", "аdmin", "ann\u{0}", "an", &"x".repeat(33), "ann b", "%admin"] {
+    for name in
+        ["'; DROP TABLE users; --", "x' OR '1'='1", "аdmin", "ann\u{0}", "an", &"x".repeat(33), "ann b", "%admin"]
+    {
         let account = json!({"username": name, "password": PASSWORD});
         let message = fixture.post("/api/register").json(&account).send().await.refused(400);
         assert_eq!(message, "username: 3 to 32 of a-z, 0-9, _ and -");
@@ -60,7 +62,8 @@ async fn names_that_are_none_are_refused(kind: Kind) {
         let message = fixture.post("/api/register").json(&account).send().await.refused(400);
         assert!(message.starts_with("display_name: "), "{message}");
     }
-    let quoted = json!({"username": "ann", "password": "'\";--\u{0}\u{1f600}", "display_name": "'; DROP TABLE users; --"});
+    let quoted =
+        json!({"username": "ann", "password": "'\";--\u{0}\u{1f600}", "display_name": "'; DROP TABLE users; --"});
     let answer = fixture.post("/api/register").json(&quoted).send().await.ok();
     assert_eq!(answer["display_name"], quoted["display_name"]);
     fixture.login("ann", "'\";--\u{0}\u{1f600}").await;

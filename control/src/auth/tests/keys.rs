@@ -8,10 +8,7 @@ use super::fixture::{Fixture, on_each_database};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-on_each_database![
-    a_key_signs_for_30_days_and_the_next_is_known_before,
-    replicas_agree_on_their_keys,
-];
+on_each_database![a_key_signs_for_30_days_and_the_next_is_known_before, replicas_agree_on_their_keys,];
 
 fn known(fixture: &Fixture) -> Vec<String> {
     let jwks: serde_json::Value = serde_json::from_str(&fixture.service().jwks()).expect("json");

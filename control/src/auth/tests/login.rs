@@ -88,7 +88,8 @@ async fn registering_makes_an_account_and_signs_in(kind: Kind) {
 }
 
 async fn registration_can_be_closed(kind: Kind) {
-    let fixture = Fixture::with(kind, crate::auth::config::AuthConfig { registration: Registration::Closed, ..config() });
+    let fixture =
+        Fixture::with(kind, crate::auth::config::AuthConfig { registration: Registration::Closed, ..config() });
     let fixture = fixture.await;
     let account = json!({"username": "ann", "password": PASSWORD});
     let message = fixture.post("/api/register").json(&account).send().await.refused(403);

@@ -49,7 +49,8 @@ async fn a_form_signs_in_and_out(kind: Kind) {
     let fixture = Fixture::new(kind).await;
     let form = html(page(&fixture, "/login", "").send().await, 200);
     assert!(form.contains("name=\"username\"") && form.contains("href=\"/register\""));
-    let answer = submit(&fixture, "/login", &format!("username=admin&password={}", ADMIN_PASSWORD.replace(' ', "+"))).await;
+    let answer =
+        submit(&fixture, "/login", &format!("username=admin&password={}", ADMIN_PASSWORD.replace(' ', "+"))).await;
     redirected(&answer);
     let cookies = answer.cookies();
     let shown = html(page(&fixture, "/login", &cookies).send().await, 200);
@@ -64,7 +65,8 @@ async fn a_form_signs_in_and_out(kind: Kind) {
 async fn a_form_registers(kind: Kind) {
     let fixture = Fixture::new(kind).await;
     assert!(html(page(&fixture, "/register", "").send().await, 200).contains("action=\"/register\""));
-    let answer = submit(&fixture, "/register", &format!("username=ann&display_name=%3Cb%3E+%C3%96&password={PASSWORD}")).await;
+    let answer =
+        submit(&fixture, "/register", &format!("username=ann&display_name=%3Cb%3E+%C3%96&password={PASSWORD}")).await;
     redirected(&answer);
     let shown = html(page(&fixture, "/login", &answer.cookies()).send().await, 200);
     assert!(shown.contains("<strong>&lt;b&gt; Ö</strong> (ann)"), "{shown}");
@@ -115,7 +117,14 @@ async fn api_hosts_have_no_page(kind: Kind) {
             fixture.get(path).header("host", host).send().await.refused(404);
         }
         let origin = format!("http://{host}");
-        fixture.post("/login").body(FORM, "username=a").header("host", host).header("origin", &origin).send().await.refused(404);
+        fixture
+            .post("/login")
+            .body(FORM, "username=a")
+            .header("host", host)
+            .header("origin", &origin)
+            .send()
+            .await
+            .refused(404);
     }
 }
 

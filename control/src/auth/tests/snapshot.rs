@@ -88,7 +88,8 @@ async fn a_snapshot_has_what_is_revoked_until_it_would_have_ended(kind: Kind) {
     fixture.delete(&format!("/admin/users?id={id}")).token(&admin).send().await.done();
 
     let revoked = rows(&fixture, "/api/sessions/revoked", "revoked", 1).await;
-    let kinds: Vec<_> = revoked.iter().map(|row| (row["kind"].as_str().expect("text"), row["reason"].clone())).collect();
+    let kinds: Vec<_> =
+        revoked.iter().map(|row| (row["kind"].as_str().expect("text"), row["reason"].clone())).collect();
     let deleted = json!("SESSION_END_USER_DELETED");
     let logged_out = json!("SESSION_END_LOGGED_OUT");
     let expected =

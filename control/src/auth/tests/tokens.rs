@@ -22,7 +22,8 @@ async fn a_token_is_shown_once_and_opens_what_it_says(kind: Kind) {
     let fixture = Fixture::new(kind).await;
     let id = fixture.register("ann").await;
     let session = fixture.login("ann", PASSWORD).await;
-    let scopes = json!({format!("compute.{id}"): ["read"], format!("storage.{id}.namespaces.photos"): ["read", "write"]});
+    let scopes =
+        json!({format!("compute.{id}"): ["read"], format!("storage.{id}.namespaces.photos"): ["read", "write"]});
     let wanted = json!({"name": "ci", "scopes": scopes, "expires_in": "90d", "more": 1});
     let answer = fixture.post("/api/tokens").token(&session).json(&wanted).send().await;
     assert_eq!(answer.headers["cache-control"], "no-store");
@@ -31,10 +32,8 @@ async fn a_token_is_shown_once_and_opens_what_it_says(kind: Kind) {
     assert_eq!((&secret[..7], secret.len()), ("ecloud_", 50));
     assert_eq!((&made["name"], &made["scopes"]), (&json!("ci"), &scopes));
     assert_eq!(made["expires_at"], json!("2026-04-01T00:00:00Z"));
-    let stored: Vec<u8> = sqlx::query_scalar("SELECT sha256 FROM api_tokens")
-        .fetch_one(fixture.database.reader())
-        .await
-        .expect("a row");
+    let stored: Vec<u8> =
+        sqlx::query_scalar("SELECT sha256 FROM api_tokens").fetch_one(fixture.database.reader()).await.expect("a row");
     assert_eq!(stored, crate::auth::entropy::Secret::of(secret).sha256());
 
     let own = fixture.get("/api/session").token(secret).send().await.ok();
@@ -57,13 +56,16 @@ async fn a_token_expires_when_it_was_said_to(kind: Kind) {
     let session = fixture.login("ann", PASSWORD).await;
     let mut tokens = Vec::new();
     for expires_in in ["30d", "365d", "never"] {
-        let wanted = json!({"name": expires_in, "scopes": {format!("compute.{id}"): ["read"]}, "expires_in": expires_in});
+        let wanted =
+            json!({"name": expires_in, "scopes": {format!("compute.{id}"): ["read"]}, "expires_in": expires_in});
         let made = fixture.post("/api/tokens").token(&session).json(&wanted).send().await.ok();
         assert_eq!(made["expires_at"].is_null(), expires_in == "never");
         tokens.push(made["token"].as_str().expect("a token").to_owned());
     }
     let mut at = 0;
-    for (days, statuses) in [(29, [200, 200, 200]), (30, [401, 200, 200]), (365, [401, 401, 200]), (9999, [401, 401, 200])] {
+    for (days, statuses) in
+        [(29, [200, 200, 200]), (30, [401, 200, 200]), (365, [401, 401, 200]), (9999, [401, 401, 200])]
+    {
         fixture.clock.advance(Duration::from_secs((days - at) * 24 * 3600));
         at = days;
         for (token, status) in tokens.iter().zip(statuses) {
