@@ -237,8 +237,10 @@ pub(crate) fn render(mut response: Response, form: Form, id: &str) -> Response {
 
 /// `new` with the headers of `old` that it does not set itself, such as `Allow`.
 fn replaced(old: Response, mut new: Response) -> Response {
+    // Looked at before, because several may have one name: Set-Cookie.
+    let own: Vec<HeaderName> = new.headers().keys().cloned().collect();
     for (name, value) in old.headers() {
-        if *name != CONTENT_LENGTH && !new.headers().contains_key(name) {
+        if *name != CONTENT_LENGTH && !own.contains(name) {
             new.headers_mut().append(name.clone(), value.clone());
         }
     }

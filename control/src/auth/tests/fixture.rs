@@ -51,13 +51,14 @@ pub(super) const DASHBOARD: &str = "cloud.localhost:8080";
 pub(super) const NOW: i64 = 1_767_225_600_000_000;
 
 pub(super) struct Fixture {
-    folder: tempfile::TempDir,
+    _folder: tempfile::TempDir,
     url: String,
     config: AuthConfig,
     pub clock: ManualClock,
     pub database: Database,
     pub bus: Arc<LocalBus>,
     pub auth: Auth,
+    pub first_password: Option<FirstPassword>,
     router: Router,
 }
 
@@ -85,20 +86,18 @@ impl Fixture {
         let clock = ManualClock::at(NOW);
         let bus = LocalBus::open(&folder.path().join("bus.db"), Arc::new(clock.clone())).await.expect("a bus");
         let bus = Arc::new(bus);
-        let (database, auth, _) = start(&url, config.clone(), &bus, &clock).await;
+        let (database, auth, first_password) = start(&url, config.clone(), &bus, &clock).await;
         let router = served(&auth);
-        Self { folder, url, config, clock, database, bus, auth, router }
+        Self { _folder: folder, url, config, clock, database, bus, auth, first_password, router }
     }
 
     /// Another process on the same database.
-    pub async fn replica(&self) -> (Self, Option<FirstPassword>) {
-        let (database, auth, first_password) = start(&self.url, self.config.clone(), &self.bus, &self.clock).await;
-        let router = served(&auth);
+    pub async fn replica(&self) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let (url, config) = (self.url.clone(), self.config.clone());
-        let replica =
-            Self { folder, url, config, clock: self.clock.clone(), database, bus: self.bus.clone(), auth, router };
-        (replica, first_password)
+        let (url, config, bus, clock) = (self.url.clone(), self.config.clone(), self.bus.clone(), self.clock.clone());
+        let (database, auth, first_password) = start(&url, config.clone(), &bus, &clock).await;
+        let router = served(&auth);
+        Self { _folder: folder, url, config, clock, database, bus, auth, first_password, router }
     }
 
     /// The same, after its configuration changed.
@@ -174,10 +173,6 @@ impl Fixture {
     pub async fn count(&self, table: &'static str) -> i64 {
         let statement = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
         sqlx::query_scalar(statement).fetch_one(self.database.reader()).await.expect("a count")
-    }
-
-    pub fn folder(&self) -> &std::path::Path {
-        self.folder.path()
     }
 }
 
