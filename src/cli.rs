@@ -3,10 +3,14 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config_file::ConfigFile;
+use crate::databases::{DatabaseArgs, ServiceName};
+use crate::dlq::LetterState;
+use crate::events::{self, EventStatus};
 use crate::exit::Failure;
 use crate::logging;
 use crate::settings::GatewayArgs;
@@ -34,6 +38,12 @@ pub enum Command {
     /// Look at the certificates, and trust the local CA.
     #[command(subcommand)]
     Certs(CertsCommand),
+    /// Look at the events of a service, as its database keeps them.
+    #[command(subcommand)]
+    Events(EventsCommand),
+    /// Look at events that a consumer gave up on, and decide about them.
+    #[command(subcommand)]
+    Dlq(DlqCommand),
     /// Follow the requests of a running gateway.
     Tap(TapArgs),
     /// Ask a running gateway whether it is ready; exits with 0 if it is.
@@ -159,6 +169,129 @@ pub enum CertsCommand {
         remove: bool,
         #[arg(long)]
         json: bool,
+    },
+}
+
+/// Which events.
+#[derive(Debug, Args)]
+pub struct EventFilterArgs {
+    /// Only those about this: auth.user.<user id>.
+    #[arg(long)]
+    pub entity: Option<String>,
+    /// Only those that this request led to.
+    #[arg(long, value_name = "ID")]
+    pub correlation: Option<String>,
+    /// Only these subjects; `*` stands for one token, `>` for the rest.
+    #[arg(long)]
+    pub subject: Option<String>,
+    /// Only those since then: a time such as 2026-01-31T12:00:00Z, or how long ago, such as 15m.
+    #[arg(long, value_name = "TIME", value_parser = events::parse_moment)]
+    pub since: Option<SystemTime>,
+    /// Only those in this state.
+    #[arg(long)]
+    pub status: Option<EventStatus>,
+}
+
+/// A service's database.
+#[derive(Debug, Args)]
+pub struct ServiceArgs {
+    /// Whose database is asked.
+    #[arg(long, default_value = "auth")]
+    pub service: ServiceName,
+    #[command(flatten)]
+    pub databases: DatabaseArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum EventsCommand {
+    /// List events, the newest first.
+    List {
+        #[command(flatten)]
+        filter: EventFilterArgs,
+        /// How many at most.
+        #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        limit: u32,
+        #[command(flatten)]
+        service: ServiceArgs,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Follow events as they are written and handled.
+    Tail {
+        #[command(flatten)]
+        filter: EventFilterArgs,
+        /// End after this many.
+        #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+        limit: Option<u32>,
+        #[command(flatten)]
+        service: ServiceArgs,
+        /// Print them as they come, one line of JSON each.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show an event with its content, and what became of it.
+    Show {
+        /// The event's id.
+        id: String,
+        #[command(flatten)]
+        service: ServiceArgs,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Dead letters of one service, or of all.
+#[derive(Debug, Args)]
+pub struct DlqArgs {
+    /// Whose database is asked [default: all that are there].
+    #[arg(long)]
+    pub service: Option<ServiceName>,
+    #[command(flatten)]
+    pub databases: DatabaseArgs,
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DlqCommand {
+    /// List dead letters, the oldest first.
+    List {
+        /// Only those of this consumer, such as sfs-service.
+        #[arg(long)]
+        consumer: Option<String>,
+        /// Only those about which this was decided.
+        #[arg(long, default_value = "dead")]
+        state: LetterState,
+        /// How many of a service at most.
+        #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        limit: u32,
+        #[command(flatten)]
+        dlq: DlqArgs,
+    },
+    /// Show a dead letter with its content.
+    Show {
+        id: i64,
+        #[command(flatten)]
+        dlq: DlqArgs,
+    },
+    /// Have the consumer that gave an event up try it again; no other gets it.
+    Requeue {
+        #[arg(required_unless_present = "all")]
+        id: Option<i64>,
+        /// All that one consumer has given up.
+        #[arg(long, conflicts_with = "id", requires = "consumer")]
+        all: bool,
+        /// Whose, with --all.
+        #[arg(long, requires = "all", conflicts_with = "id")]
+        consumer: Option<String>,
+        #[command(flatten)]
+        dlq: DlqArgs,
+    },
+    /// Give an event up for good; it stays for the record.
+    Discard {
+        id: i64,
+        #[command(flatten)]
+        dlq: DlqArgs,
     },
 }
 

@@ -4,7 +4,10 @@ mod admin_client;
 mod certs;
 mod cli;
 mod config_file;
+mod databases;
 mod demo;
+mod dlq;
+mod events;
 mod exit;
 mod gateway;
 mod healthcheck;
@@ -47,6 +50,8 @@ fn run(command: Command) -> Result<Code, Failure> {
         Command::Up(args) => up::run(args),
         Command::Routes(command) => routes::run(command),
         Command::Certs(command) => certs::run(command),
+        Command::Events(command) => events::run(command),
+        Command::Dlq(command) => dlq::run(command),
         Command::Tap(args) => tap::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),
         Command::Completions { shell } => manual::completions(shell),

@@ -13,6 +13,7 @@ mod certificates;
 mod client_certificates;
 mod commands;
 mod drain;
+mod events_cli;
 mod forwarding;
 mod h2_abuse;
 mod harness;
