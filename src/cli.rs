@@ -3,17 +3,21 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use edd_gateway::route::HostName;
 
+use crate::auth::AuthArgs;
+use crate::builtin::ServiceUrl;
 use crate::config_file::ConfigFile;
-use crate::databases::{DatabaseArgs, ServiceName};
+use crate::databases::{DatabaseArgs, DatabaseUrls, ServiceName};
 use crate::dlq::LetterState;
 use crate::events::{self, EventStatus};
 use crate::exit::Failure;
 use crate::logging;
-use crate::settings::GatewayArgs;
+use crate::plane::PlaneArgs;
+use crate::settings::{GatewayArgs, Networks, parse_networks, parse_seconds};
 
 /// One command that is the whole edge of a small container cloud.
 #[derive(Debug, Parser)]
@@ -28,10 +32,13 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Everything on this machine, in one process: gateway, local CA and a demo service.
+    /// Everything on this machine, in one process: gateway, users, local CA and a demo service.
     Up(UpArgs),
     /// The gateway alone.
-    Gateway(RunArgs),
+    Gateway(GatewayRunArgs),
+    /// One control service alone, beside others on PostgreSQL and NATS.
+    #[command(subcommand)]
+    Control(ControlCommand),
     /// Check, explain, list and compare routes.
     #[command(subcommand)]
     Routes(RoutesCommand),
@@ -61,6 +68,10 @@ pub enum Command {
 pub struct RunArgs {
     #[command(flatten)]
     pub gateway: GatewayArgs,
+    #[command(flatten)]
+    pub plane: PlaneArgs,
+    #[command(flatten)]
+    pub databases: DatabaseUrls,
     /// Take the listening sockets over from the gateway that uses the same data directory; it drains
     /// and exits.
     #[arg(long)]
@@ -74,9 +85,88 @@ pub struct RunArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct GatewayRunArgs {
+    #[command(flatten)]
+    pub run: RunArgs,
+    #[command(flatten)]
+    pub owner: OwnerArgs,
+}
+
+/// Where the auth service is, for the other roles.
+#[derive(Clone, Debug, Args)]
+pub struct OwnerArgs {
+    /// URL of the auth service: where users are copied from, and what the gateway's routes for it lead to.
+    #[arg(long, value_name = "URL", env = "AUTH_SERVICE_URL", value_parser = ServiceUrl::parse)]
+    pub auth_service_url: Option<ServiceUrl>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ControlCommand {
+    /// Users, sessions and API tokens.
+    Auth {
+        #[command(flatten)]
+        auth: AuthArgs,
+        #[command(flatten)]
+        control: ControlArgs,
+    },
+    /// The file share; today its copy of the users.
+    Sfs {
+        #[command(flatten)]
+        owner: OwnerArgs,
+        #[command(flatten)]
+        control: ControlArgs,
+    },
+    /// Containers; today its copy of the users.
+    Compute {
+        #[command(flatten)]
+        owner: OwnerArgs,
+        #[command(flatten)]
+        control: ControlArgs,
+    },
+}
+
+/// What every control service is told.
+#[derive(Debug, Args)]
+pub struct ControlArgs {
+    /// The service's HTTP API, for the gateway.
+    #[arg(long, value_name = "ADDR", env = "EDD_API_LISTEN", default_value = "0.0.0.0:8081")]
+    pub api_listen: SocketAddr,
+    /// Health and metrics.
+    #[arg(long, value_name = "ADDR", env = "EDD_ADMIN_LISTEN", default_value = "127.0.0.1:9091")]
+    pub admin_listen: SocketAddr,
+    /// Databases without a URL, and keys.
+    #[arg(long, value_name = "DIR", env = "EDD_DATA_DIR", default_value = "data")]
+    pub data_dir: PathBuf,
+    /// The dashboard's host, where browsers sign in.
+    #[arg(long, value_name = "HOST", env = "EDD_BASE_DOMAIN", default_value = "cloud.localhost", value_parser = HostName::parse)]
+    pub base_domain: HostName,
+    /// Networks of the gateway, whose word about a request's client counts, separated by commas.
+    #[arg(long, value_name = "NETS", env = "EDD_TRUSTED_PROXIES", default_value = "", hide_default_value = true, value_parser = parse_networks)]
+    pub trusted_proxies: Networks,
+    /// Longest drain after SIGTERM, in seconds.
+    #[arg(long, value_name = "SECONDS", env = "EDD_DRAIN_SECONDS", default_value = "10", value_parser = parse_seconds)]
+    pub drain_seconds: Duration,
+    /// Threads that serve [default: one per core].
+    #[arg(long, value_name = "COUNT", env = "EDD_WORKER_THREADS", value_parser = clap::value_parser!(u64).range(1..=1024))]
+    pub worker_threads: Option<u64>,
+    #[command(flatten)]
+    pub plane: PlaneArgs,
+    #[command(flatten)]
+    pub databases: DatabaseUrls,
+    /// Say what is listened on as one line of JSON on stdout.
+    #[arg(long)]
+    pub json: bool,
+    /// What is logged: a level, or `target=level` and so on, separated by commas [default: info].
+    #[arg(long, value_name = "FILTER", env = "RUST_LOG", value_parser = logging::parse_filter)]
+    pub log: Option<String>,
+}
+
+#[derive(Debug, Args)]
 pub struct UpArgs {
     #[command(flatten)]
     pub run: RunArgs,
+    #[command(flatten)]
+    pub auth: AuthArgs,
     /// Listen on all addresses, not on this machine's own alone.
     #[arg(long)]
     pub public: bool,

@@ -4,12 +4,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use edd_events::database::{Database, DatabaseError};
+use edd_events::database::{Database, DatabaseError, Step};
 
 use crate::exit::Failure;
-
-/// Largest file that holds a URL, in bytes.
-const MAX_URL_BYTES: u64 = 4096;
+use crate::secret::{self, Secret};
 
 /// A service that has a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -41,26 +39,34 @@ impl fmt::Display for ServiceName {
 pub struct DatabaseArgs {
     /// Databases without a URL are here: auth.db, sfs.db, compute.db, gateway.db.
     #[arg(long, value_name = "DIR", env = "EDD_DATA_DIR", default_value = "data")]
-    data_dir: PathBuf,
+    pub data_dir: PathBuf,
+    #[command(flatten)]
+    urls: DatabaseUrls,
+}
+
+/// The databases that are not files in the data directory.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Databases")]
+pub struct DatabaseUrls {
     #[arg(long, value_name = "URL", env = "AUTH_DATABASE_URL", hide_env_values = true)]
-    auth_database_url: Option<String>,
+    auth_database_url: Option<Secret>,
     #[arg(long, value_name = "FILE", env = "AUTH_DATABASE_URL_FILE")]
     auth_database_url_file: Option<PathBuf>,
     #[arg(long, value_name = "URL", env = "SFS_DATABASE_URL", hide_env_values = true)]
-    sfs_database_url: Option<String>,
+    sfs_database_url: Option<Secret>,
     #[arg(long, value_name = "FILE", env = "SFS_DATABASE_URL_FILE")]
     sfs_database_url_file: Option<PathBuf>,
     #[arg(long, value_name = "URL", env = "COMPUTE_DATABASE_URL", hide_env_values = true)]
-    compute_database_url: Option<String>,
+    compute_database_url: Option<Secret>,
     #[arg(long, value_name = "FILE", env = "COMPUTE_DATABASE_URL_FILE")]
     compute_database_url_file: Option<PathBuf>,
     #[arg(long, value_name = "URL", env = "GATEWAY_DATABASE_URL", hide_env_values = true)]
-    gateway_database_url: Option<String>,
+    gateway_database_url: Option<Secret>,
     #[arg(long, value_name = "FILE", env = "GATEWAY_DATABASE_URL_FILE")]
     gateway_database_url_file: Option<PathBuf>,
     /// The one database, where one service alone is meant and has no URL of its own.
     #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
-    database_url: Option<String>,
+    database_url: Option<Secret>,
     #[arg(long, value_name = "FILE", env = "DATABASE_URL_FILE")]
     database_url_file: Option<PathBuf>,
 }
@@ -69,26 +75,20 @@ pub struct DatabaseArgs {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
     File(PathBuf),
-    Url(String),
+    Url(Secret),
 }
 
 impl DatabaseArgs {
     /// The database of `service`, which is the only one that is meant.
     pub fn only(&self, service: ServiceName) -> Result<Location, Failure> {
-        match self.url(service)? {
-            Some(url) => Ok(Location::Url(url)),
-            None => match secret("DATABASE_URL", &self.database_url, &self.database_url_file)? {
-                Some(url) => Ok(Location::Url(url)),
-                None => Ok(self.file(service)),
-            },
-        }
+        self.urls.only(service, &self.data_dir)
     }
 
     /// Every database that a URL names, or that is in the data directory.
     pub fn all(&self) -> Result<Vec<(ServiceName, Location)>, Failure> {
         let mut found = Vec::new();
         for service in ServiceName::ALL {
-            let location = self.url(service)?.map_or_else(|| self.file(service), Location::Url);
+            let location = self.urls.of(service, &self.data_dir)?;
             if !matches!(&location, Location::File(file) if !file.exists()) {
                 found.push((service, location));
             }
@@ -99,12 +99,25 @@ impl DatabaseArgs {
         }
         Ok(found)
     }
+}
 
-    fn file(&self, service: ServiceName) -> Location {
-        Location::File(self.data_dir.join(format!("{service}.db")))
+impl DatabaseUrls {
+    /// The database of `service`, one of several.
+    pub fn of(&self, service: ServiceName, data_dir: &Path) -> Result<Location, Failure> {
+        let file = || Location::File(data_dir.join(format!("{service}.db")));
+        Ok(self.url(service)?.map_or_else(file, Location::Url))
     }
 
-    fn url(&self, service: ServiceName) -> Result<Option<String>, Failure> {
+    /// The database of `service`, which is the only one that is meant.
+    pub fn only(&self, service: ServiceName, data_dir: &Path) -> Result<Location, Failure> {
+        let common = secret::resolve("DATABASE_URL", self.database_url.clone(), self.database_url_file.clone())?;
+        match (self.of(service, data_dir)?, common) {
+            (Location::File(_), Some(url)) => Ok(Location::Url(url)),
+            (own, _) => Ok(own),
+        }
+    }
+
+    fn url(&self, service: ServiceName) -> Result<Option<Secret>, Failure> {
         let (name, url, file) = match service {
             ServiceName::Auth => ("AUTH_DATABASE_URL", &self.auth_database_url, &self.auth_database_url_file),
             ServiceName::Sfs => ("SFS_DATABASE_URL", &self.sfs_database_url, &self.sfs_database_url_file),
@@ -115,33 +128,26 @@ impl DatabaseArgs {
                 ("GATEWAY_DATABASE_URL", &self.gateway_database_url, &self.gateway_database_url_file)
             }
         };
-        secret(name, url, file)
+        secret::resolve(name, url.clone(), file.clone())
     }
 }
 
 const HINT: &str =
     "hint: say where it is with --data-dir (EDD_DATA_DIR), or name it with AUTH_DATABASE_URL and its like";
 
-/// A setting that is given as it is, or in a file.
-fn secret(name: &str, value: &Option<String>, file: &Option<PathBuf>) -> Result<Option<String>, Failure> {
-    match (value, file) {
-        (Some(_), Some(_)) => Err(Failure::config(format!("both {name} and {name}_FILE are set: leave one out"))),
-        (Some(value), None) => Ok(Some(value.clone())),
-        (None, Some(file)) => read(name, file).map(Some),
-        (None, None) => Ok(None),
-    }
-}
-
-fn read(name: &str, file: &Path) -> Result<String, Failure> {
-    let failed =
-        |error: std::io::Error| Failure::config(format!("{name}_FILE: cannot read {}: {error}", file.display()));
-    if std::fs::metadata(file).map_err(failed)?.len() > MAX_URL_BYTES {
-        return Err(Failure::config(format!("{name}_FILE: {} has more than {MAX_URL_BYTES} bytes", file.display())));
-    }
-    Ok(std::fs::read_to_string(file).map_err(failed)?.trim().to_owned())
-}
-
 impl Location {
+    /// Opens the database of `service`, makes it if it is a file that is not there, and brings it up to date.
+    pub async fn open(&self, service: ServiceName, steps: &[Step]) -> Result<Database, Failure> {
+        let opened = match self {
+            Self::File(file) => Database::open_file(file, steps).await,
+            Self::Url(url) => Database::open(url.reveal(), steps).await,
+        };
+        opened.map_err(|error| match error {
+            DatabaseError::Url(_) => Failure::config(format!("the database of {service}: {error}")),
+            error => away(service)(error),
+        })
+    }
+
     /// Opens the database of `service` as it is. One that is not there is not made: looking changes nothing.
     pub async fn attach(&self, service: ServiceName) -> Result<Database, Failure> {
         let attached = match self {
@@ -150,7 +156,7 @@ impl Location {
                 return Err(Failure::unavailable(format!("{message}\n{HINT}")));
             }
             Self::File(file) => Database::attach_file(file).await,
-            Self::Url(url) => Database::attach(url).await,
+            Self::Url(url) => Database::attach(url.reveal()).await,
         };
         attached.map_err(|error| match error {
             DatabaseError::Url(_) => Failure::config(format!("the database of {service}: {error}")),
@@ -184,7 +190,7 @@ mod tests {
     }
 
     fn url(text: &str) -> Location {
-        Location::Url(text.to_owned())
+        Location::Url(text.to_owned().into())
     }
 
     #[test]

@@ -8,6 +8,7 @@
 
 mod access_log;
 mod admin;
+mod auth;
 mod bodies;
 mod certificates;
 mod client_certificates;
