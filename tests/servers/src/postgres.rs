@@ -26,7 +26,8 @@ const FAREWELL: &str = "[ ! -e data/postmaster.pid ] || ipcrm -m \"$(sed -n '7s/
 /// What a cluster does beyond holding data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// Whether a commit is on disk when it is acknowledged. Tests seldom outlive a power cut, and benchmarks must.
+    /// Whether a commit is on disk when it is acknowledged; else the operating system has it. Tests seldom outlive a
+    /// power cut, and benchmarks must.
     pub durable: bool,
     /// Whether TCP clients need TLS and a password. The certificate is [`Postgres::certificate`].
     pub secured: bool,
@@ -151,7 +152,8 @@ impl Postgres {
             "dynamic_shared_memory_type=mmap".to_owned(),
         ];
         if !self.settings.durable {
-            settings.extend(["fsync", "synchronous_commit", "full_page_writes"].map(|name| format!("{name}=off")));
+            // But synchronous, so that a killed server has what it acknowledged.
+            settings.extend(["fsync=off", "full_page_writes=off"].map(str::to_owned));
         }
         if self.settings.secured {
             let file = |name| folder.join(name).display().to_string();
