@@ -128,9 +128,11 @@ impl Postgres {
 
     fn initialize(&self) {
         let folder = self.supervisor.folder();
-        let options = ["-D", "data", "-U", ROLE, "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"];
+        let owner = ["-D", "data", "-U", ROLE, "--auth=trust", "--no-sync"];
+        // Texts sort as people expect, which is not by bytes, as SQLite has it: code that needs one order must say so.
+        let order = ["--encoding=UTF8", "--locale=C", "--locale-provider=icu", "--icu-locale=en-US"];
         let initdb = self.program("initdb");
-        self.run(&[&[initdb.as_str()], &options[..]].concat());
+        self.run(&[&[initdb.as_str()], &owner[..], &order[..]].concat());
         if self.settings.secured {
             let request = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
                            -subj /CN=localhost -addext basicConstraints=critical,CA:FALSE \
@@ -265,5 +267,6 @@ mod tests {
         assert!(!succeeds(&url.replace("h2so4", "guess")));
         assert!(!succeeds(&url.replace("verify-full", "disable")));
         assert_eq!(cluster.sql("SHOW fsync"), "off");
+        assert_eq!(cluster.sql("SELECT 'a' < 'B', 'B' < 'c'"), "t|t", "not by bytes");
     }
 }

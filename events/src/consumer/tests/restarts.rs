@@ -38,8 +38,8 @@ fn assert_down(outcomes: &[Outcome]) {
     assert!(!outcomes.is_empty() && outcomes.iter().all(|outcome| *outcome == Outcome::Down), "{outcomes:?}");
 }
 
-/// Killed and stopped between effect and commit, and away when a round begins: then four failures of the event itself
-/// still leave it its fifth attempt.
+/// Killed, and stopped, between effect and commit, and away when a round begins: after all that, four failures of the
+/// event itself still leave it its fifth attempt.
 #[tokio::test]
 async fn an_outage_of_the_database_costs_no_attempt_and_no_effect() {
     let cluster = Postgres::start(Settings::default());
@@ -63,12 +63,13 @@ async fn an_outage_of_the_database_costs_no_attempt_and_no_effect() {
         });
         tokio::time::timeout(PATIENCE, handler.reached.notified()).await.expect("an event");
         end(&cluster);
+        // So that a failure could be counted at once.
+        cluster.restart();
         handler.go_on.notify_one();
         let outcomes;
         (consumer, outcomes) = interrupted.await.expect("no panic");
         assert_down(&outcomes);
         clock.advance(DOWN_PAUSE);
-        cluster.restart();
     }
     cluster.stop();
     assert_down(&round(&mut consumer).await);
