@@ -203,6 +203,9 @@ impl Database {
     }
 
     pub async fn close(&self) {
+        if let Some(wake) = &self.wake {
+            wake.stop();
+        }
         self.writer.close().await;
         self.reader.close().await;
     }
