@@ -8,7 +8,7 @@
 //! follows them in their entities is kept in order whatever order a broker redelivers in.
 
 mod attempt;
-mod retry;
+pub(crate) mod retry;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
