@@ -60,7 +60,8 @@ pub struct Database {
     wake: Option<Arc<Wake>>,
 }
 
-/// A step of a schema. Its SQL may say `{serial}` for a growing primary key and `{bytes}` for a column of bytes.
+/// A step of a schema. Its SQL may say `{serial}` for a growing primary key, `{key}` for a primary key of text that sorts
+/// by bytes, `{bytes}` for a column of bytes, and `{table}` for the step's name.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
     /// Unique in a database, and never changed once released. The event kernel's are below 1000.
@@ -105,7 +106,7 @@ impl Database {
 
     async fn migrate(&self, steps: &[Step]) -> Result<(), DatabaseError> {
         let migrations = schema::STEPS.iter().chain(steps).map(|step| {
-            let sql = AssertSqlSafe(self.dialect(step.sql)).into_sql_str();
+            let sql = AssertSqlSafe(self.dialect(step.sql, step.name)).into_sql_str();
             Migration::new(step.version, step.name.into(), MigrationType::Simple, sql, false)
         });
         let migrator = Migrator::with_migrations(migrations.collect());
@@ -122,12 +123,16 @@ impl Database {
         Ok(())
     }
 
-    fn dialect(&self, sql: &str) -> String {
-        let (serial, bytes) = match self.kind {
-            Kind::Sqlite => ("INTEGER PRIMARY KEY AUTOINCREMENT", "BLOB"),
-            Kind::Postgres => ("BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY", "BYTEA"),
+    /// The SQL of a [`Step`] as this database has it.
+    pub(crate) fn dialect(&self, sql: &str, table: &str) -> String {
+        let (serial, key, bytes) = match self.kind {
+            Kind::Sqlite => ("INTEGER PRIMARY KEY AUTOINCREMENT", "TEXT PRIMARY KEY NOT NULL", "BLOB"),
+            Kind::Postgres => {
+                ("BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY", "TEXT COLLATE \"C\" PRIMARY KEY", "BYTEA")
+            }
         };
-        sql.replace("{serial}", serial).replace("{bytes}", bytes)
+        let sql = sql.replace("{serial}", serial).replace("{key}", key).replace("{bytes}", bytes);
+        sql.replace("{table}", table)
     }
 
     pub fn kind(&self) -> Kind {

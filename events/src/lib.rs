@@ -17,9 +17,12 @@ pub mod inbox;
 pub mod message;
 pub mod metrics;
 pub mod outbox;
+pub mod projection;
 pub mod publisher;
 pub mod relay;
 mod schema;
 #[cfg(test)]
 mod scratch;
 pub mod service;
+pub mod tail;
+pub mod user_cache;

@@ -47,12 +47,13 @@ pub struct Relay {
     clock: Arc<dyn Clock>,
     /// The streams that this database's events go to.
     streams: Vec<Stream>,
+    poll: Duration,
     metrics: Option<Metrics>,
 }
 
 impl Relay {
     pub fn new(database: Database, bus: Arc<dyn Bus>, clock: Arc<dyn Clock>, streams: impl Into<Vec<Stream>>) -> Self {
-        Self { database, bus, clock, streams: streams.into(), metrics: None }
+        Self { database, bus, clock, streams: streams.into(), poll: POLL, metrics: None }
     }
 
     /// Counts what it publishes.
@@ -70,7 +71,7 @@ impl Relay {
                 Ok(round) if round.published as u32 == BATCH_ROWS => continue,
                 Ok(_) => {
                     pause = FIRST_PAUSE;
-                    POLL
+                    self.poll
                 }
                 Err(error) => {
                     tracing::warn!(%error, retry_ms = pause.as_millis() as u64, "events wait in the outbox");
@@ -183,6 +184,8 @@ mod tests {
 
     const STREAMS: &[Stream] = &[USERS, KEYS];
     const PATIENCE: Duration = Duration::from_secs(20);
+    /// Longer than any test: a relay that polls so seldom is one that wake-ups alone move.
+    const NEVER: Duration = Duration::from_secs(3600);
 
     on_each_database! {
         changes_go_out_in_order_and_once,
@@ -195,17 +198,26 @@ mod tests {
         a_commit_wakes_the_relay_and_it_stops_when_told,
     }
 
+    mod rivals;
+
     struct Fixture {
-        scratch: Scratch,
+        scratch: Arc<Scratch>,
         clock: ManualClock,
         database: Database,
     }
 
     impl Fixture {
         async fn new(kind: Kind) -> Self {
-            let scratch = Scratch::new(kind);
+            let scratch = Arc::new(Scratch::new(kind));
             let database = scratch.open(&[]).await;
             Self { scratch, clock: ManualClock::at(1_000_000), database }
+        }
+
+        /// Another process on the same database.
+        async fn again(&self) -> Self {
+            let (scratch, clock) = (self.scratch.clone(), self.clock.clone());
+            let database = scratch.open(&[]).await;
+            Self { scratch, clock, database }
         }
 
         /// A bus in a file of its own, with its streams.
@@ -216,7 +228,8 @@ mod tests {
         }
 
         fn relay(&self, bus: &Arc<LocalBus>) -> Relay {
-            Relay::new(self.database.clone(), bus.clone(), Arc::new(self.clock.clone()), STREAMS)
+            let relay = Relay::new(self.database.clone(), bus.clone(), Arc::new(self.clock.clone()), STREAMS);
+            Relay { poll: NEVER, ..relay }
         }
 
         /// A change with its event, committed.

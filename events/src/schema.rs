@@ -1,6 +1,7 @@
 //! The kernel's tables, the same in every service's database.
 
 use crate::database::Step;
+use crate::projection;
 
 /// WAL lets readers read while one writes; FULL means that what was committed survives a power loss.
 pub(crate) const SQLITE_SETTINGS: &str =
@@ -9,7 +10,9 @@ pub(crate) const SQLITE_SETTINGS: &str =
 /// A process that is stuck, or cut off, in a transaction must not hold its locks for ever.
 pub(crate) const POSTGRES_SETTINGS: &str = "SET idle_in_transaction_session_timeout = '60s'";
 
-pub(crate) const STEPS: [Step; 1] = [Step {
+pub(crate) const STEPS: [Step; 2] = [EVENTS, projection::STEP];
+
+const EVENTS: Step = Step {
     version: 1,
     name: "events kernel",
     sql: "
@@ -126,4 +129,4 @@ CREATE INDEX event_log_entity ON event_log (entity, id);
 CREATE INDEX event_log_correlation ON event_log (correlation_id);
 CREATE INDEX event_log_published ON event_log (published_at);
 ",
-}];
+};

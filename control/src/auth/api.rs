@@ -52,6 +52,7 @@ pub fn router(service: Service) -> Router {
         .route("/api/tokens", get(tokens::list).post(tokens::create).delete(tokens::delete_named))
         .route("/api/tokens/{id}", get(tokens::show).delete(tokens::delete))
         .route("/api/users", get(fleet::users))
+        .route("/api/users/digest", get(fleet::digest))
         .route("/api/sessions/revoked", get(fleet::revoked))
         .route("/.well-known/jwks.json", get(fleet::jwks))
         .merge(page::router(service.clone()))

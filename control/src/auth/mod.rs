@@ -12,6 +12,7 @@ pub mod entropy;
 pub mod error;
 pub mod limiter;
 pub mod model;
+mod owner;
 mod page;
 pub mod password;
 pub mod scope;

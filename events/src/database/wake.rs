@@ -66,9 +66,13 @@ async fn hear(pool: PgPool, listener: PgListener, own: String, heard: Arc<Notify
         tracing::warn!(%error, retry_ms = pause.as_millis() as u64, "commits of other processes go unheard");
         tokio::time::sleep(pause).await;
         listener = listen(&pool).await;
-        pause = if listener.is_ok() { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
-        // Something may have gone unheard meanwhile.
-        heard.notify_waiters();
+        if listener.is_ok() {
+            pause = FIRST_PAUSE;
+            // Something may have gone unheard meanwhile.
+            heard.notify_waiters();
+        } else {
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 use axum::extract::{FromRequestParts, State};
 use axum::response::{IntoResponse, Response};
+use edd_events::projection::Owner;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::request::Parts;
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,17 @@ pub(super) struct UsersWanted {
     /// Whether tombstones are wanted.
     #[serde(default)]
     deleted: bool,
+}
+
+/// What all users come down to: a copy with the same digest is complete.
+#[derive(Serialize)]
+pub(super) struct UsersDigest {
+    digest: String,
+}
+
+pub(super) async fn digest(State(service): State<Service>, _: AnotherService) -> Result<Json<UsersDigest>, Error> {
+    let digest = Owner::digest(&service).await.map_err(|error| Error::unavailable(error.to_string()))?;
+    Ok(Json(UsersDigest { digest: digest.to_string() }))
 }
 
 #[derive(Serialize)]
