@@ -3,7 +3,7 @@
 //! Creating answers 200 with the object itself, other actions `{"status": "ok"}`; moments are RFC 3339.
 
 mod accounts;
-mod cookies;
+pub(in crate::auth) mod cookies;
 mod fleet;
 mod settings;
 mod sign_in;
@@ -26,9 +26,8 @@ use crate::auth::service::Service;
 use crate::error::{Challenge, Error};
 use crate::extract::Json;
 
-pub(in crate::auth) use cookies::Cookies;
 pub(in crate::auth) use sign_in::{client, end_session, with};
-pub(in crate::auth) use who::{SameOrigin, identify};
+pub(in crate::auth) use who::{identify, require_same_origin};
 
 /// What a list gives when it is not told how much, and at most.
 const DEFAULT_LIMIT: u32 = 1000;

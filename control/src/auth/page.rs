@@ -17,9 +17,8 @@ use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use crate::auth::api::{Cookies, SameOrigin, client, end_session, identify, with};
+use crate::auth::api::{client, cookies, end_session, identify, require_same_origin, with};
 use crate::auth::config::Registration;
-use crate::auth::entropy::Secret;
 use crate::auth::error::AuthError;
 use crate::auth::model::{Password, User};
 use crate::auth::service::{Attempt, NewAccount, Service, SignedIn};
@@ -158,13 +157,13 @@ fn page<'a>(service: &'a Service, view: View<'a>) -> Page<'a> {
 async fn signed_in(service: &Service, request: Request) -> Result<Option<(User, Option<SignedIn>)>, Error> {
     let (mut parts, _) = request.into_parts();
     let context = Context::from_request_parts(&mut parts, &()).await?;
-    match identify(&mut parts, service).await {
+    match identify(&parts, &context, service).await {
         Ok(Some(identity)) => return Ok(Some((identity.user, None))),
         Err(error) if error.status() != StatusCode::UNAUTHORIZED => return Err(error),
         Ok(None) | Err(_) => {}
     }
-    let Some(token) = Cookies::read(&parts.headers).refresh else { return Ok(None) };
-    match service.refresh(&Secret::of(&token), &context.cause()).await {
+    let Some(token) = cookies::refresh_token(&parts.headers)? else { return Ok(None) };
+    match service.refresh(&token, &context.cause()).await {
         Ok(refreshed) => Ok(Some((refreshed.user.clone(), Some(refreshed)))),
         Err(AuthError::Unauthenticated(_)) => Ok(None),
         Err(error) => Err(error.into()),
@@ -174,8 +173,8 @@ async fn signed_in(service: &Service, request: Request) -> Result<Option<(User, 
 async fn show_sign_in(State(service): State<Service>, request: Request) -> Result<Response, Error> {
     Ok(match signed_in(&service, request).await? {
         Some((user, refreshed)) => {
-            let cookies = refreshed.map(|refreshed| Cookies::keep(&refreshed, service.now())).unwrap_or_default();
-            with(cookies, page(&service, View::SignedIn(&user)).answer(StatusCode::OK))
+            let kept = refreshed.map(|refreshed| cookies::keep(&refreshed, service.now())).unwrap_or_default();
+            with(kept, page(&service, View::SignedIn(&user)).answer(StatusCode::OK))
         }
         None => page(&service, View::SignIn).answer(StatusCode::OK),
     })
@@ -202,7 +201,7 @@ impl Form {
     /// Reads a form that our own page sent.
     async fn read(request: Request, context: &Context) -> Result<(Self, HeaderMap), Error> {
         let (parts, body) = request.into_parts();
-        SameOrigin::check(&parts.headers, context)?;
+        require_same_origin(&parts.headers, context)?;
         let is_form = parts.headers.get(CONTENT_TYPE).is_some_and(|value| {
             value.as_bytes().to_ascii_lowercase().starts_with(b"application/x-www-form-urlencoded")
         });
@@ -226,7 +225,7 @@ fn after(
     done: Result<SignedIn, AuthError>,
 ) -> Result<Response, Error> {
     let error = match done {
-        Ok(signed_in) => return Ok(with(Cookies::keep(&signed_in, service.now()), Redirect::to("/login"))),
+        Ok(signed_in) => return Ok(with(cookies::keep(&signed_in, service.now()), Redirect::to("/login"))),
         Err(error) => Error::from(error),
     };
     if error.status().is_server_error() && error.status() != StatusCode::SERVICE_UNAVAILABLE {
@@ -263,10 +262,10 @@ async fn register(State(service): State<Service>, context: Context, request: Req
 }
 
 async fn sign_out(State(service): State<Service>, context: Context, request: Request) -> Result<Response, Error> {
-    let (mut parts, _) = request.into_parts();
-    SameOrigin::check(&parts.headers, &context)?;
-    end_session(&service, &mut parts, &context).await?;
-    Ok(with(Cookies::forget(), Redirect::to("/login")))
+    let (parts, _) = request.into_parts();
+    require_same_origin(&parts.headers, &context)?;
+    end_session(&service, &parts, &context).await?;
+    Ok(with(cookies::forget(), Redirect::to("/login")))
 }
 
 #[cfg(test)]

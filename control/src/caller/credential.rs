@@ -45,7 +45,7 @@ pub enum CredentialError {
 ///
 /// # Errors
 /// They contradict each other, or a cookie comes from another origin.
-pub(super) fn token<'a>(
+pub(crate) fn token<'a>(
     method: &Method,
     headers: &'a HeaderMap,
     query: Option<&'a str>,
@@ -94,7 +94,7 @@ fn in_query(query: &str) -> Result<Option<&str>, CredentialError> {
 }
 
 /// The value of the cookie `name`. A sibling subdomain cannot set a `__Host-` one; of another it can add a second.
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, CredentialError> {
+pub(crate) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, CredentialError> {
     let lines = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
     let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
     let mut values = pairs.filter(|(key, _)| *key == name).map(|(_, value)| value.trim_matches('"'));
@@ -106,7 +106,7 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Cre
 
 /// Whether a page of `own` sent the request. `Sec-Fetch-Site` is the browser's own word, which no script can change;
 /// browsers that do not send it, and all of them over plain HTTP, send `Origin` with what is not safe.
-fn is_same_origin(headers: &HeaderMap, own: Option<&Origin>) -> bool {
+pub(crate) fn is_same_origin(headers: &HeaderMap, own: Option<&Origin>) -> bool {
     let one = |name: &str| {
         let mut values = headers.get_all(name).iter();
         let value = values.next().map(|value| value.to_str().unwrap_or_default());

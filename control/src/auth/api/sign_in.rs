@@ -7,8 +7,8 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
-use super::who::{SameOrigin, Who};
-use super::{Cookies, done, identify, rfc3339};
+use super::who::{Who, identify, is_foreign, require_same_origin};
+use super::{cookies, done, rfc3339};
 use crate::auth::entropy::Secret;
 use crate::auth::error::AuthError;
 use crate::auth::model::{Client, Password, User};
@@ -74,13 +74,13 @@ pub(in crate::auth) fn client(context: &Context, headers: &HeaderMap) -> Client 
 /// Whether the answer sets cookies: it goes to the dashboard's own page, or to no page.
 fn has_cookies(service: &Service, headers: &HeaderMap, context: &Context) -> bool {
     let is_dashboard = context.origin.as_ref().is_some_and(|origin| origin.host() == service.config().dashboard_host);
-    is_dashboard && SameOrigin::check(headers, context).is_ok()
+    is_dashboard && !is_foreign(headers, context)
 }
 
 fn answer(service: &Service, signed_in: SignedIn, with_cookies: bool) -> Result<Response, Error> {
     let mut headers = no_store();
     if with_cookies {
-        headers.extend(Cookies::keep(&signed_in, service.now()));
+        headers.extend(cookies::keep(&signed_in, service.now()));
     }
     let SignedIn { user, access_token, access_expires_at, refresh_token, .. } = signed_in;
     let User { username, display_name, id, is_admin, .. } = user;
@@ -145,15 +145,19 @@ pub(super) async fn refresh(
 ) -> Result<Response, Error> {
     let in_body = body.and_then(|Json(body)| body.refresh_token);
     let from_cookie = in_body.is_none();
-    if from_cookie {
-        SameOrigin::check(&headers, &context)?;
-    }
+    let token = match in_body {
+        Some(token) => Some(Secret::of(&token)),
+        None => cookies::refresh_token(&headers)?,
+    };
     let absent = || Error::unauthorized(Challenge::Absent, "there is no refresh token: sign in");
-    let token = in_body.or_else(|| Cookies::read(&headers).refresh).ok_or_else(absent)?;
-    match service.refresh(&Secret::of(&token), &context.cause()).await {
+    let token = token.ok_or_else(absent)?;
+    if from_cookie {
+        require_same_origin(&headers, &context)?;
+    }
+    match service.refresh(&token, &context.cause()).await {
         Ok(signed_in) => answer(&service, signed_in, from_cookie),
         // The cookies are good for nothing any more.
-        Err(error @ AuthError::Unauthenticated(_)) if from_cookie => Ok(with(Cookies::forget(), Error::from(error))),
+        Err(error @ AuthError::Unauthenticated(_)) if from_cookie => Ok(with(cookies::forget(), Error::from(error))),
         Err(error) => Err(error.into()),
     }
 }
@@ -163,23 +167,23 @@ pub(super) async fn logout(
     context: Context,
     request: Request,
 ) -> Result<Response, Error> {
-    let (mut parts, _) = request.into_parts();
-    end_session(&service, &mut parts, &context).await?;
-    let cookies = if has_cookies(&service, &parts.headers, &context) { Cookies::forget() } else { Vec::new() };
-    Ok(with(cookies, done()))
+    let (parts, _) = request.into_parts();
+    end_session(&service, &parts, &context).await?;
+    let forgotten = if has_cookies(&service, &parts.headers, &context) { cookies::forget() } else { Vec::new() };
+    Ok(with(forgotten, done()))
 }
 
 /// Ends the session of the access token, or else of the refresh token. Whoever has neither, or old ones, is logged out
 /// already.
-pub(in crate::auth) async fn end_session(service: &Service, parts: &mut Parts, context: &Context) -> Result<(), Error> {
-    match identify(parts, service).await {
+pub(in crate::auth) async fn end_session(service: &Service, parts: &Parts, context: &Context) -> Result<(), Error> {
+    match identify(parts, context, service).await {
         Ok(Some(identity)) => return Ok(service.logout(&identity, &context.cause()).await?),
         Err(error) if error.status() != http::StatusCode::UNAUTHORIZED => return Err(error),
         Ok(None) | Err(_) => {}
     }
-    if let Some(token) = Cookies::read(&parts.headers).refresh {
-        SameOrigin::check(&parts.headers, context)?;
-        service.logout_by_refresh(&Secret::of(&token), &context.cause()).await?;
+    if let Some(token) = cookies::refresh_token(&parts.headers)? {
+        require_same_origin(&parts.headers, context)?;
+        service.logout_by_refresh(&token, &context.cause()).await?;
     }
     Ok(())
 }

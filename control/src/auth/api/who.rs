@@ -1,15 +1,15 @@
-//! Who asks: by a token in the `Authorization` header, or by a browser's cookie.
+//! Who asks. Elsewhere a [`Caller`](crate::caller::Caller) is enough; here the database says who is signed in at this
+//! moment, because it is here that sessions end.
 
 use axum::extract::FromRequestParts;
-use http::header::{AUTHORIZATION, ORIGIN};
+use http::HeaderMap;
+use http::header::ORIGIN;
 use http::request::Parts;
-use http::{HeaderMap, Method};
 
-use super::Cookies;
 use crate::auth::model::{Session, User};
 use crate::auth::service::{Identity, Service, Via};
+use crate::caller::credential::{self, CredentialError};
 use crate::error::{Challenge, Error};
-use crate::origin::Origin;
 use crate::request::Context;
 
 /// Whoever has a token that is good.
@@ -24,49 +24,27 @@ pub struct Person {
 /// An administrator at a keyboard.
 pub struct Admin(pub User);
 
-/// A request that our own page sent, or no browser's page at all. Tenants' sites are same-site with the dashboard, so
-/// `SameSite` does not keep them from sending requests with our cookies; the origin does.
-pub struct SameOrigin;
-
-const SEC_FETCH_SITE: &str = "sec-fetch-site";
-
-impl SameOrigin {
-    pub fn check(headers: &HeaderMap, context: &Context) -> Result<Self, Error> {
-        let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("unreadable"));
-        let is_ours = match (text(ORIGIN.as_str()), text(SEC_FETCH_SITE)) {
-            (Some(origin), _) => origin.parse::<Origin>().ok().is_some_and(|origin| Some(origin) == context.origin),
-            (None, Some(site)) => site == "same-origin" || site == "none",
-            // No browser of today.
-            (None, None) => true,
-        };
-        if is_ours { Ok(Self) } else { Err(Error::forbidden("a page of another origin sent this request")) }
-    }
+/// Whether a page of another origin sent the request. Who sends neither header is no browser of today, and has no
+/// cookies that somebody else could use.
+pub fn is_foreign(headers: &HeaderMap, context: &Context) -> bool {
+    let is_browser = headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site");
+    is_browser && !credential::is_same_origin(headers, context.origin.as_ref())
 }
 
-/// The token that a request comes with, if it has one.
-fn token(parts: &Parts, context: &Context) -> Result<Option<String>, Error> {
-    if let Some(value) = parts.headers.get(AUTHORIZATION) {
-        let bearer = value.to_str().ok().and_then(|value| value.split_once(' '));
-        let token = bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
-        let refused =
-            || Error::unauthorized(Challenge::InvalidToken, "the Authorization header is not `Bearer <token>`");
-        return token.filter(|token| !token.is_empty()).map(|token| Some(token.to_owned())).ok_or_else(refused);
-    }
-    let Some(token) = Cookies::read(&parts.headers).access else { return Ok(None) };
-    if !matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS) {
-        SameOrigin::check(&parts.headers, context)?;
-    }
-    Ok(Some(token))
+/// Checks that our own page sent the request: what goes by a refresh cookie or a form has to come from there. Tenants'
+/// sites are same-site with the dashboard, so `SameSite` does not keep them from sending it.
+pub fn require_same_origin(headers: &HeaderMap, context: &Context) -> Result<(), Error> {
+    let is_ours = credential::is_same_origin(headers, context.origin.as_ref());
+    if is_ours { Ok(()) } else { Err(CredentialError::ForeignOrigin.into()) }
 }
 
 /// Who sent the request; None if it has no credentials.
 ///
 /// # Errors
 /// It has some, and they are not good, or come from another origin's page.
-pub async fn identify(parts: &mut Parts, service: &Service) -> Result<Option<Identity>, Error> {
-    let context = Context::from_request_parts(parts, service).await?;
-    match token(parts, &context)? {
-        Some(token) => Ok(Some(service.identify(&token).await?)),
+pub async fn identify(parts: &Parts, context: &Context, service: &Service) -> Result<Option<Identity>, Error> {
+    match credential::token(&parts.method, &parts.headers, None, context.origin.as_ref())? {
+        Some(token) => Ok(Some(service.identify(token).await?)),
         None => Ok(None),
     }
 }
@@ -76,7 +54,8 @@ impl FromRequestParts<Service> for Who {
 
     async fn from_request_parts(parts: &mut Parts, service: &Service) -> Result<Self, Error> {
         let absent = || Error::unauthorized(Challenge::Absent, "sign in first: POST /api/login, then send the token");
-        identify(parts, service).await?.map(Self).ok_or_else(absent)
+        let context = Context::from_request_parts(parts, service).await?;
+        identify(parts, &context, service).await?.map(Self).ok_or_else(absent)
     }
 }
 

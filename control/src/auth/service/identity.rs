@@ -10,9 +10,8 @@ use crate::auth::entropy::Secret;
 use crate::auth::error::AuthError;
 use crate::auth::model::{ApiToken, RecordId, Session, User};
 use crate::auth::store::{sessions, tokens};
+use crate::caller::API_TOKEN_PREFIX;
 
-/// What API tokens begin with, so that scanners of leaked secrets know them.
-pub const API_TOKEN_PREFIX: &str = "ecloud_";
 /// How exactly the last use of an API token is known.
 const USE_NOTED: Duration = Duration::from_secs(60);
 

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use edd_events::database::Kind;
+use edd_events::projection::DigestBuilder;
+use edd_events::user_cache;
 use edd_proto::{AnyEvent, Event};
 use serde_json::{Value, json};
 
@@ -13,6 +15,7 @@ use crate::access_token::KeySet;
 on_each_database![
     a_snapshot_has_every_user_with_the_version_of_their_last_event,
     a_snapshot_has_what_is_revoked_until_it_would_have_ended,
+    a_copy_made_of_the_snapshot_has_the_owners_digest,
     snapshots_are_for_services,
     pages_of_a_large_table_are_bounded,
     keys_are_public_and_may_be_cached,
@@ -77,6 +80,35 @@ async fn a_snapshot_has_every_user_with_the_version_of_their_last_event(kind: Ki
     assert!(live.iter().all(|row| row["user_id"] != json!(ids[2])));
 }
 
+async fn a_copy_made_of_the_snapshot_has_the_owners_digest(kind: Kind) {
+    let fixture = Fixture::new(kind).await;
+    let admin = fixture.admin().await;
+    let owners = async || {
+        let answer = fixture.get("/api/users/digest").header("x-service-key", SERVICE_KEY).send().await.ok();
+        answer["digest"].as_str().expect("a digest").to_owned()
+    };
+    let copys = async || {
+        let mut digest = DigestBuilder::default();
+        for row in rows(&fixture, "/api/users?deleted=true", "users", 3).await {
+            let text = |field: &str| row[field].as_str().expect("text").to_owned();
+            let names = (row["deleted"] == json!(false)).then(|| (text("username"), text("display_name")));
+            let id = text("user_id").parse().expect("an id");
+            let version = row["version"].as_i64().expect("a version");
+            digest.add(&user_cache::entry(id, version, row["id"].as_i64(), names)).expect("entries in order");
+        }
+        digest.finish().to_string()
+    };
+    let mut seen = vec![owners().await];
+    assert_eq!(copys().await, seen[0]);
+    let id = fixture.register("ann").await;
+    seen.push(owners().await);
+    assert_eq!(copys().await, seen[1]);
+    fixture.delete(&format!("/admin/users?id={id}")).token(&admin).send().await.done();
+    assert_eq!(owners().await, seen[0], "tombstones do not count");
+    assert_eq!(copys().await, seen[0]);
+    assert_ne!(seen[0], seen[1]);
+}
+
 async fn a_snapshot_has_what_is_revoked_until_it_would_have_ended(kind: Kind) {
     let fixture = Fixture::new(kind).await;
     let admin = fixture.admin().await;
@@ -114,13 +146,16 @@ async fn a_snapshot_has_what_is_revoked_until_it_would_have_ended(kind: Kind) {
 async fn snapshots_are_for_services(kind: Kind) {
     let fixture = Fixture::new(kind).await;
     let admin = fixture.admin().await;
-    for path in ["/api/users", "/api/sessions/revoked"] {
+    for path in ["/api/users", "/api/users/digest", "/api/sessions/revoked"] {
         let get = || fixture.get(path).token(&admin);
         assert!(get().send().await.refused(401).contains("X-Service-Key is needed"));
         for key in ["", "between service", "between services ", "BETWEEN SERVICES"] {
             // A header's value loses the spaces around it on the wire; here it does not.
             let message = get().header("x-service-key", key).send().await.refused(401);
             assert!(message.contains("is not this installation's"), "{message}");
+        }
+        if path == "/api/users/digest" {
+            continue;
         }
         for query in ["limit=0", "limit=5001", "limit=-1", "limit=x"] {
             let call = fixture.get(&format!("{path}?{query}")).header("x-service-key", SERVICE_KEY);
