@@ -109,7 +109,7 @@ async fn rivals() -> (Fixture, Fixture) {
 
 /// What is needed to publish `fixture`'s events to `broker`.
 fn relay(fixture: &Fixture, broker: &Arc<Broker>) -> Relay {
-    let relay = Relay::new(fixture.database.clone(), broker.clone(), Arc::new(fixture.clock.clone()), &[USERS]);
+    let relay = Relay::new(fixture.database.clone(), broker.clone(), Arc::new(fixture.clock.clone()), [USERS]);
     Relay { poll: NEVER, ..relay }
 }
 
