@@ -3,13 +3,21 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use edd_gateway::route::HostName;
 
+use crate::auth::AuthArgs;
+use crate::builtin::ServiceUrl;
 use crate::config_file::ConfigFile;
+use crate::databases::{DatabaseArgs, DatabaseUrls, ServiceName};
+use crate::dlq::LetterState;
+use crate::events::{self, EventStatus};
 use crate::exit::Failure;
 use crate::logging;
-use crate::settings::GatewayArgs;
+use crate::plane::PlaneArgs;
+use crate::settings::{GatewayArgs, Networks, parse_networks, parse_seconds};
 
 /// One command that is the whole edge of a small container cloud.
 #[derive(Debug, Parser)]
@@ -24,16 +32,25 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Everything on this machine, in one process: gateway, local CA and a demo service.
+    /// Everything on this machine, in one process: gateway, users, local CA and a demo service.
     Up(UpArgs),
     /// The gateway alone.
-    Gateway(RunArgs),
+    Gateway(GatewayRunArgs),
+    /// One control service alone, beside others on PostgreSQL and NATS.
+    #[command(subcommand)]
+    Control(ControlCommand),
     /// Check, explain, list and compare routes.
     #[command(subcommand)]
     Routes(RoutesCommand),
     /// Look at the certificates, and trust the local CA.
     #[command(subcommand)]
     Certs(CertsCommand),
+    /// Look at the events of a service, as its database keeps them.
+    #[command(subcommand)]
+    Events(EventsCommand),
+    /// Look at events that a consumer gave up on, and decide about them.
+    #[command(subcommand)]
+    Dlq(DlqCommand),
     /// Follow the requests of a running gateway.
     Tap(TapArgs),
     /// Ask a running gateway whether it is ready; exits with 0 if it is.
@@ -51,6 +68,10 @@ pub enum Command {
 pub struct RunArgs {
     #[command(flatten)]
     pub gateway: GatewayArgs,
+    #[command(flatten)]
+    pub plane: PlaneArgs,
+    #[command(flatten)]
+    pub databases: DatabaseUrls,
     /// Take the listening sockets over from the gateway that uses the same data directory; it drains
     /// and exits.
     #[arg(long)]
@@ -64,9 +85,88 @@ pub struct RunArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct GatewayRunArgs {
+    #[command(flatten)]
+    pub run: RunArgs,
+    #[command(flatten)]
+    pub owner: OwnerArgs,
+}
+
+/// Where the auth service is, for the other roles.
+#[derive(Clone, Debug, Args)]
+pub struct OwnerArgs {
+    /// URL of the auth service: where users are copied from, and what the gateway's routes for it lead to.
+    #[arg(long, value_name = "URL", env = "AUTH_SERVICE_URL", value_parser = ServiceUrl::parse)]
+    pub auth_service_url: Option<ServiceUrl>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ControlCommand {
+    /// Users, sessions and API tokens.
+    Auth {
+        #[command(flatten)]
+        auth: AuthArgs,
+        #[command(flatten)]
+        control: ControlArgs,
+    },
+    /// The file share; today its copy of the users.
+    Sfs {
+        #[command(flatten)]
+        owner: OwnerArgs,
+        #[command(flatten)]
+        control: ControlArgs,
+    },
+    /// Containers; today its copy of the users.
+    Compute {
+        #[command(flatten)]
+        owner: OwnerArgs,
+        #[command(flatten)]
+        control: ControlArgs,
+    },
+}
+
+/// What every control service is told.
+#[derive(Debug, Args)]
+pub struct ControlArgs {
+    /// The service's HTTP API, for the gateway.
+    #[arg(long, value_name = "ADDR", env = "EDD_API_LISTEN", default_value = "0.0.0.0:8081")]
+    pub api_listen: SocketAddr,
+    /// Health and metrics.
+    #[arg(long, value_name = "ADDR", env = "EDD_ADMIN_LISTEN", default_value = "127.0.0.1:9091")]
+    pub admin_listen: SocketAddr,
+    /// Databases without a URL, and keys.
+    #[arg(long, value_name = "DIR", env = "EDD_DATA_DIR", default_value = "data")]
+    pub data_dir: PathBuf,
+    /// The dashboard's host, where browsers sign in.
+    #[arg(long, value_name = "HOST", env = "EDD_BASE_DOMAIN", default_value = "cloud.localhost", value_parser = HostName::parse)]
+    pub base_domain: HostName,
+    /// Networks of the gateway, whose word about a request's client counts, separated by commas.
+    #[arg(long, value_name = "NETS", env = "EDD_TRUSTED_PROXIES", default_value = "", hide_default_value = true, value_parser = parse_networks)]
+    pub trusted_proxies: Networks,
+    /// Longest drain after SIGTERM, in seconds.
+    #[arg(long, value_name = "SECONDS", env = "EDD_DRAIN_SECONDS", default_value = "10", value_parser = parse_seconds)]
+    pub drain_seconds: Duration,
+    /// Threads that serve [default: one per core].
+    #[arg(long, value_name = "COUNT", env = "EDD_WORKER_THREADS", value_parser = clap::value_parser!(u64).range(1..=1024))]
+    pub worker_threads: Option<u64>,
+    #[command(flatten)]
+    pub plane: PlaneArgs,
+    #[command(flatten)]
+    pub databases: DatabaseUrls,
+    /// Say what is listened on as one line of JSON on stdout.
+    #[arg(long)]
+    pub json: bool,
+    /// What is logged: a level, or `target=level` and so on, separated by commas [default: info].
+    #[arg(long, value_name = "FILTER", env = "RUST_LOG", value_parser = logging::parse_filter)]
+    pub log: Option<String>,
+}
+
+#[derive(Debug, Args)]
 pub struct UpArgs {
     #[command(flatten)]
     pub run: RunArgs,
+    #[command(flatten)]
+    pub auth: AuthArgs,
     /// Listen on all addresses, not on this machine's own alone.
     #[arg(long)]
     pub public: bool,
@@ -159,6 +259,129 @@ pub enum CertsCommand {
         remove: bool,
         #[arg(long)]
         json: bool,
+    },
+}
+
+/// Which events.
+#[derive(Debug, Args)]
+pub struct EventFilterArgs {
+    /// Only those about this: auth.user.<user id>.
+    #[arg(long)]
+    pub entity: Option<String>,
+    /// Only those that this request led to.
+    #[arg(long, value_name = "ID")]
+    pub correlation: Option<String>,
+    /// Only these subjects; `*` stands for one token, `>` for the rest.
+    #[arg(long)]
+    pub subject: Option<String>,
+    /// Only those since then: a time such as 2026-01-31T12:00:00Z, or how long ago, such as 15m.
+    #[arg(long, value_name = "TIME", value_parser = events::parse_moment)]
+    pub since: Option<SystemTime>,
+    /// Only those in this state.
+    #[arg(long)]
+    pub status: Option<EventStatus>,
+}
+
+/// A service's database.
+#[derive(Debug, Args)]
+pub struct ServiceArgs {
+    /// Whose database is asked.
+    #[arg(long, default_value = "auth")]
+    pub service: ServiceName,
+    #[command(flatten)]
+    pub databases: DatabaseArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum EventsCommand {
+    /// List events, the newest first.
+    List {
+        #[command(flatten)]
+        filter: EventFilterArgs,
+        /// How many at most.
+        #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        limit: u32,
+        #[command(flatten)]
+        service: ServiceArgs,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Follow events as they are written and handled.
+    Tail {
+        #[command(flatten)]
+        filter: EventFilterArgs,
+        /// End after this many.
+        #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+        limit: Option<u32>,
+        #[command(flatten)]
+        service: ServiceArgs,
+        /// Print them as they come, one line of JSON each.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show an event with its content, and what became of it.
+    Show {
+        /// The event's id.
+        id: String,
+        #[command(flatten)]
+        service: ServiceArgs,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Dead letters of one service, or of all.
+#[derive(Debug, Args)]
+pub struct DlqArgs {
+    /// Whose database is asked [default: all that are there].
+    #[arg(long)]
+    pub service: Option<ServiceName>,
+    #[command(flatten)]
+    pub databases: DatabaseArgs,
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DlqCommand {
+    /// List dead letters, the oldest first.
+    List {
+        /// Only those of this consumer, such as sfs-service.
+        #[arg(long)]
+        consumer: Option<String>,
+        /// Only those about which this was decided.
+        #[arg(long, default_value = "dead")]
+        state: LetterState,
+        /// How many of a service at most.
+        #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        limit: u32,
+        #[command(flatten)]
+        dlq: DlqArgs,
+    },
+    /// Show a dead letter with its content.
+    Show {
+        id: i64,
+        #[command(flatten)]
+        dlq: DlqArgs,
+    },
+    /// Have the consumer that gave an event up try it again; no other gets it.
+    Requeue {
+        #[arg(required_unless_present = "all")]
+        id: Option<i64>,
+        /// All that one consumer has given up.
+        #[arg(long, conflicts_with = "id", requires = "consumer")]
+        all: bool,
+        /// Whose, with --all.
+        #[arg(long, requires = "all", conflicts_with = "id")]
+        consumer: Option<String>,
+        #[command(flatten)]
+        dlq: DlqArgs,
+    },
+    /// Give an event up for good; it stays for the record.
+    Discard {
+        id: i64,
+        #[command(flatten)]
+        dlq: DlqArgs,
     },
 }
 

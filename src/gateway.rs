@@ -2,40 +2,66 @@
 
 use std::io::Write;
 use std::net::IpAddr;
+use std::path::Path;
 
 use edd_gateway::gateway::{Addresses, Gateway, StartError, Stop};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cli::RunArgs;
+use crate::builtin;
+use crate::cli::{GatewayRunArgs, RunArgs};
+use crate::databases::ServiceName;
 use crate::exit::{Code, Failure, Outcome};
+use crate::follower;
 use crate::settings::Parts;
 use crate::{logging, settings};
 
-pub fn run(args: RunArgs) -> Outcome {
-    logging::start(args.log.as_deref());
-    runtime(args.gateway.worker_threads())?.block_on(serve(args, settings::PUBLIC, Parts::default(), announce))
+pub fn run(args: GatewayRunArgs) -> Outcome {
+    logging::start(args.run.log.as_deref());
+    runtime(args.run.gateway.worker_threads())?.block_on(alone(args))
+}
+
+/// The gateway, and with NATS its copy of the users.
+async fn alone(GatewayRunArgs { run, owner }: GatewayRunArgs) -> Outcome {
+    let mut parts = Parts::default();
+    if let Some(url) = &owner.auth_service_url {
+        parts.routes = builtin::auth(&run.gateway.base_domain, url)?;
+    }
+    let Some(bus) = run.plane.jetstream("gateway").await? else {
+        return serve(run, settings::PUBLIC, parts, announce).await;
+    };
+    make_dir(run.gateway.data_dir())?;
+    let plane = run.plane.plane(bus)?;
+    let location = run.databases.only(ServiceName::Gateway, run.gateway.data_dir())?;
+    let follower = follower::GATEWAY.start(&plane, &location, owner.remote(&plane)?, &parts.registry).await?;
+    parts.health.add(follower.report.clone());
+    let outcome = serve(run, settings::PUBLIC, parts, announce).await;
+    follower.running.stop().await;
+    outcome
+}
+
+/// Makes the data directory.
+pub fn make_dir(dir: &Path) -> Result<(), Failure> {
+    std::fs::create_dir_all(dir)
+        .map_err(|error| Failure::config(format!("cannot make the data directory {}: {error}", dir.display())))
 }
 
 /// The runtime that everything long-running shares.
 pub fn runtime(worker_threads: usize) -> Result<tokio::runtime::Runtime, Failure> {
     raise_file_limit();
+    // rustls takes its provider from here wherever none is named.
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        return Err(Failure::new(Code::Failure, "another crypto provider is installed"));
+    }
     Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(worker_threads).enable_all().build()?)
 }
 
 /// Runs a gateway with `args` to its end. `announce` says what it listens on.
 pub async fn serve(args: RunArgs, bind: IpAddr, parts: Parts, announce: impl FnOnce(&Addresses)) -> Outcome {
-    // rustls takes its provider from here wherever none is named.
-    if rustls::crypto::ring::default_provider().install_default().is_err() {
-        return Err(Failure::new(Code::Failure, "another crypto provider is installed"));
-    }
     let json = args.json;
-    let data_dir = args.gateway.data_dir().to_owned();
-    std::fs::create_dir_all(&data_dir)
-        .map_err(|error| Failure::config(format!("cannot make the data directory {}: {error}", data_dir.display())))?;
+    make_dir(args.gateway.data_dir())?;
     let config = args.gateway.into_config(bind, parts, args.takeover)?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stop = stop_signal()?;
     let gateway = Gateway::start(config).await.map_err(explain)?;
     if json {
         print_json(&gateway.addresses)?;
@@ -51,7 +77,16 @@ pub async fn serve(args: RunArgs, bind: IpAddr, parts: Parts, announce: impl FnO
         }
     };
     let reloads = tokio::spawn(reloads);
-    let stop = async move {
+    gateway.run(stop).await;
+    reloads.abort();
+    Ok(Code::Ok)
+}
+
+/// Resolves when the process is asked to stop; a second time ends it at once. Signals are caught from this call on.
+pub fn stop_signal() -> std::io::Result<impl Future<Output = Stop>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
         let stop = tokio::select! {
             _ = terminate.recv() => Stop::Graceful,
             _ = interrupt.recv() => Stop::Now,
@@ -65,10 +100,7 @@ pub async fn serve(args: RunArgs, bind: IpAddr, parts: Parts, announce: impl FnO
             abandon();
         });
         stop
-    };
-    gateway.run(stop).await;
-    reloads.abort();
-    Ok(Code::Ok)
+    })
 }
 
 #[allow(clippy::exit, reason = "whoever signals twice does not want to wait for the drain")]
@@ -112,7 +144,8 @@ fn announce(addresses: &Addresses) {
     println!("  admin  {}", addresses.admin);
 }
 
-fn notify_systemd() {
+/// Tells systemd that the process is ready.
+pub fn notify_systemd() {
     // Without systemd there is nobody to notify, and with it a failure shows as a start that times out.
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::warn!(%error, "systemd could not be told that the gateway is ready");

@@ -1,16 +1,29 @@
 //! `edd`: one command that is the whole edge of a small container cloud.
 
 mod admin_client;
+mod api_listener;
+mod auth;
+mod builtin;
 mod certs;
 mod cli;
 mod config_file;
+mod control;
+mod databases;
 mod demo;
+mod dlq;
+mod events;
 mod exit;
+mod follower;
 mod gateway;
 mod healthcheck;
 mod logging;
 mod manual;
+mod plane;
+mod remote;
+mod report;
 mod routes;
+mod secret;
+mod service_admin;
 mod settings;
 mod tap;
 mod up;
@@ -26,7 +39,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let result = cli::parse().and_then(|cli| {
-        if !matches!(cli.command, Command::Gateway(_) | Command::Up(_)) {
+        if !matches!(cli.command, Command::Gateway(_) | Command::Control(_) | Command::Up(_)) {
             // What prints and ends, ends without a word when `head` has read enough.
             sigpipe::reset();
         }
@@ -44,9 +57,12 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<Code, Failure> {
     match command {
         Command::Gateway(args) => gateway::run(args),
+        Command::Control(command) => control::run(command),
         Command::Up(args) => up::run(args),
         Command::Routes(command) => routes::run(command),
         Command::Certs(command) => certs::run(command),
+        Command::Events(command) => events::run(command),
+        Command::Dlq(command) => dlq::run(command),
         Command::Tap(args) => tap::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),
         Command::Completions { shell } => manual::completions(shell),

@@ -91,8 +91,7 @@ pub struct Parts {
 
 impl GatewayArgs {
     pub fn worker_threads(&self) -> usize {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        self.worker_threads.and_then(|count| count.try_into().ok()).unwrap_or(cores)
+        worker_threads(self.worker_threads)
     }
 
     pub fn data_dir(&self) -> &Path {
@@ -134,6 +133,12 @@ impl GatewayArgs {
     }
 }
 
+/// As many threads as were asked for, or one per core.
+pub fn worker_threads(asked: Option<u64>) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    asked.and_then(|count| count.try_into().ok()).unwrap_or(cores)
+}
+
 /// Where certificates come from; with `base_domain` the local CA signs for it.
 pub fn certs_config(args: &CertsArgs, base_domain: Option<HostName>) -> CertsConfig {
     let local_ca = base_domain.map(|name| LocalCaConfig { dir: args.data_dir.join("ca"), names: vec![name] });
@@ -148,7 +153,7 @@ pub const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// Longest drain or delay, in seconds.
 const MAX_SECONDS: f64 = 3600.0;
 
-fn parse_seconds(text: &str) -> Result<Duration, String> {
+pub fn parse_seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.0..=MAX_SECONDS).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
         _ => Err(format!("a number of seconds from 0 to {MAX_SECONDS} is expected")),
@@ -157,9 +162,9 @@ fn parse_seconds(text: &str) -> Result<Duration, String> {
 
 /// A list of networks; empty is none, as compose files and manifests write it.
 #[derive(Clone, Debug)]
-struct Networks(Vec<ipnet::IpNet>);
+pub struct Networks(pub Vec<ipnet::IpNet>);
 
-fn parse_networks(text: &str) -> Result<Networks, String> {
+pub fn parse_networks(text: &str) -> Result<Networks, String> {
     let networks = text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(|item| {
         item.parse::<ipnet::IpNet>()
             .or_else(|_| item.parse::<IpAddr>().map(ipnet::IpNet::from))

@@ -1,16 +1,33 @@
 //! `edd up`: the whole edge on one machine, in one process.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
+use edd_control::auth::service::FirstPassword;
+use edd_control::request::TrustedProxies;
+use edd_events::projection::Owner;
 use edd_gateway::gateway::Addresses;
 use edd_gateway::route::{Authority, HostName};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
-use crate::cli::UpArgs;
+use crate::api_listener::ApiListener;
+use crate::auth::{AuthArgs, AuthRole};
+use crate::builtin::{self, ServiceUrl};
+use crate::cli::{RunArgs, UpArgs};
+use crate::databases::ServiceName;
 use crate::exit::{Failure, Outcome};
+use crate::follower::{self, Follower};
 use crate::settings::Parts;
 use crate::{demo, gateway, logging, settings};
 
+/// The name under which the gateway's routes know the auth service of this process.
+const AUTH_TARGET: &str = "edd-auth:80";
+/// How long requests to a service may take to finish once the gateway, which made them, has drained.
+const API_DRAIN: Duration = Duration::from_secs(1);
 /// The routes that a newcomer without a file of their own begins with.
 const EXAMPLE_ROUTES: &str = include_str!("../routes.yaml");
 
@@ -24,11 +41,70 @@ pub fn run(mut args: UpArgs) -> Outcome {
 
 async fn serve(args: UpArgs) -> Outcome {
     let bind = if args.public { settings::PUBLIC } else { settings::LOOPBACK };
-    let demo = demo::start().await?;
-    let name = Authority::parse(demo::TARGET).map_err(Failure::config)?;
-    let (domain, routes) = (args.run.gateway.base_domain.clone(), args.run.gateway.routes_file.clone());
-    let parts = Parts { targets: HashMap::from([(name, demo)]), ..Parts::default() };
-    gateway::serve(args.run, bind, parts, |addresses| announce(addresses, &domain, &routes)).await
+    let UpArgs { run, auth, .. } = args;
+    let (domain, routes) = (run.gateway.base_domain.clone(), run.gateway.routes_file.clone());
+    gateway::make_dir(run.gateway.data_dir())?;
+    let mut parts = Parts { targets: HashMap::from([(name(demo::TARGET)?, demo::start().await?)]), ..Parts::default() };
+    let services = Services::start(&run, &auth, &mut parts).await?;
+    let first_password = if run.json { None } else { services.auth.first_password.clone() };
+    if first_password.is_none() {
+        services.auth.log_first_password();
+    }
+    let outcome = gateway::serve(run, bind, parts, |addresses| {
+        announce(addresses, &domain, &routes, first_password.as_ref());
+    });
+    let outcome = outcome.await;
+    services.stop().await;
+    outcome
+}
+
+fn name(text: &str) -> Result<Authority, Failure> {
+    Authority::parse(text).map_err(Failure::config)
+}
+
+/// The control services of this process.
+struct Services {
+    auth: AuthRole,
+    followers: Vec<Follower>,
+    serving: JoinHandle<()>,
+    stop: CancellationToken,
+}
+
+impl Services {
+    /// Starts them, and gives the gateway their routes, figures and reports.
+    async fn start(run: &RunArgs, auth: &AuthArgs, parts: &mut Parts) -> Result<Self, Failure> {
+        let (data_dir, domain) = (run.gateway.data_dir(), &run.gateway.base_domain);
+        let plane = run.plane.plane(run.plane.bus(data_dir).await?)?;
+        let location = run.databases.of(ServiceName::Auth, data_dir)?;
+        let auth = AuthRole::start(auth, domain, &plane, &location, &parts.registry).await?;
+        parts.health.add(auth.report.clone());
+        let owner: Arc<dyn Owner> = Arc::new(auth.auth.service().clone());
+        let mut followers = Vec::new();
+        for role in [follower::SFS, follower::COMPUTE, follower::GATEWAY] {
+            let location = run.databases.of(role.service, data_dir)?;
+            let follower = role.start(&plane, &location, Some(owner.clone()), &parts.registry).await?;
+            parts.health.add(follower.report.clone());
+            followers.push(follower);
+        }
+        let listener = ApiListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+        parts.targets.insert(name(AUTH_TARGET)?, listener.address);
+        parts.routes = builtin::auth(domain, &ServiceUrl::in_process(name(AUTH_TARGET)?))?;
+        let stop = CancellationToken::new();
+        let serving = auth.serve(listener, TrustedProxies::loopback(), stop.clone(), API_DRAIN);
+        Ok(Self { auth, followers, serving, stop })
+    }
+
+    /// Requests first: they may still write events.
+    async fn stop(self) {
+        self.stop.cancel();
+        if self.serving.await.is_err() {
+            tracing::error!("the API of the auth service ended badly");
+        }
+        self.auth.running.stop().await;
+        for follower in self.followers {
+            follower.running.stop().await;
+        }
+    }
 }
 
 fn write_example(data_dir: &Path) -> Result<PathBuf, Failure> {
@@ -41,12 +117,17 @@ fn write_example(data_dir: &Path) -> Result<PathBuf, Failure> {
     Ok(path)
 }
 
-fn announce(addresses: &Addresses, domain: &HostName, routes: &Path) {
+fn announce(addresses: &Addresses, domain: &HostName, routes: &Path, first: Option<&FirstPassword>) {
     let (http, https) = (addresses.http.port(), addresses.https.port());
     println!("edd {} is up\n", env!("CARGO_PKG_VERSION"));
-    println!("  http://{domain}:{http}/       the demo service, in plain HTTP");
-    println!("  https://{domain}:{https}/      the same over HTTPS and HTTP/2");
+    println!("  http://demo.{domain}:{http}/        the demo service, in plain HTTP");
+    println!("  https://demo.{domain}:{https}/      the same over HTTPS and HTTP/2");
     println!("  http://{}/readyz?verbose   health; also /metrics and /routes\n", addresses.admin);
+    println!("  dashboard   https://{domain}:{https}/login");
+    if let Some(FirstPassword { username, password }) = first {
+        let username = username.as_str();
+        println!("              sign in as {username}, password {password} (shown only now)");
+    }
     println!("  routes      {} (edit it: changes are live at once)", routes.display());
     println!("  local CA    `edd certs trust` makes browsers on this machine accept its certificates");
     println!("  requests    `edd tap` follows them, `edd routes explain URL` tells which route takes one\n");

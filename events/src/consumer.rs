@@ -8,9 +8,10 @@
 //! follows them in their entities is kept in order whatever order a broker redelivers in.
 
 mod attempt;
-mod retry;
+pub(crate) mod retry;
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -227,7 +228,7 @@ impl Consumer {
             join_all(queues(tasks, self.workers).into_iter().map(|queue| self.work_queue(queue, &unanswered, stop)));
         let done = tokio::select! {
             done = work => done,
-            () = self.signs_of_life(&unanswered) => unreachable!("signs of life have no end"),
+            endless = self.signs_of_life(&unanswered) => match endless {},
         };
         let (mut outcomes, mut failure) = (Vec::new(), None);
         for (some, failed) in done {
@@ -270,7 +271,7 @@ impl Consumer {
     }
 
     /// Tells the bus again and again that what is unanswered is being worked on.
-    async fn signs_of_life(&self, unanswered: &Unanswered) {
+    async fn signs_of_life(&self, unanswered: &Unanswered) -> Infallible {
         loop {
             tokio::time::sleep(self.sign_every).await;
             for delivery in unanswered.all() {

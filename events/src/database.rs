@@ -37,6 +37,8 @@ pub enum DatabaseError {
     Url(String),
     #[error("cannot open the database {url}: {source}")]
     Open { url: String, source: sqlx::Error },
+    #[error("it has no tables of a service: {0}")]
+    NotOurs(#[source] sqlx::Error),
     #[error("cannot bring the database's tables up to date: {0}")]
     Migrate(#[from] MigrateError),
 }
@@ -78,6 +80,30 @@ impl Database {
 
     /// Opens the database at `url` and brings it up to date: the kernel's tables and `steps`.
     pub async fn open(url: &str, steps: &[Step]) -> Result<Self, DatabaseError> {
+        let mut database = Self::connect(url).await?;
+        database.migrate(steps).await?;
+        if database.kind == Kind::Postgres {
+            let wake = Wake::start(url, database.writer.clone(), database.committed.clone()).await;
+            let wake = wake.map_err(|source| DatabaseError::Open { url: without_password(url), source })?;
+            database.wake = Some(Arc::new(wake));
+        }
+        Ok(database)
+    }
+
+    /// Opens the SQLite database in `file`, which must be there, as it is: to look at a service's from outside.
+    pub async fn attach_file(file: &Path) -> Result<Self, DatabaseError> {
+        Self::attach(&format!("sqlite://{}?mode=rw", file.display())).await
+    }
+
+    /// Opens the database at `url` as it is: brings nothing up to date.
+    pub async fn attach(url: &str) -> Result<Self, DatabaseError> {
+        let database = Self::connect(url).await?;
+        let row = sqlx::query("SELECT id FROM event_log LIMIT 1").fetch_optional(&database.reader).await;
+        row.map_err(DatabaseError::NotOurs)?;
+        Ok(database)
+    }
+
+    async fn connect(url: &str) -> Result<Self, DatabaseError> {
         sqlx::any::install_default_drivers();
         let wrong = || DatabaseError::Url(without_password(url));
         let kind = match url.split(':').next() {
@@ -95,13 +121,7 @@ impl Database {
                 (pool.clone(), pool)
             }
         };
-        let mut database = Self { kind, writer, reader, committed: Arc::default(), wake: None };
-        database.migrate(steps).await?;
-        if kind == Kind::Postgres {
-            let wake = Wake::start(url, database.writer.clone(), database.committed.clone()).await.map_err(failed)?;
-            database.wake = Some(Arc::new(wake));
-        }
-        Ok(database)
+        Ok(Self { kind, writer, reader, committed: Arc::default(), wake: None })
     }
 
     async fn migrate(&self, steps: &[Step]) -> Result<(), DatabaseError> {
@@ -183,6 +203,9 @@ impl Database {
     }
 
     pub async fn close(&self) {
+        if let Some(wake) = &self.wake {
+            wake.stop();
+        }
         self.writer.close().await;
         self.reader.close().await;
     }

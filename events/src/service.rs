@@ -92,28 +92,31 @@ impl Service {
         }
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
+        let (connected, is_connected) = watch::channel(false);
         let relay = Relay::new(self.database.clone(), self.bus.clone(), self.clock.clone(), own.clone());
-        tasks.spawn(relay.with_metrics(metrics.clone()).run(stop.clone()));
+        let relay = relay.with_metrics(metrics.clone()).run(stop.clone());
+        tasks.spawn(once_connected(is_connected.clone(), stop.clone(), relay));
         let housekeeping = Housekeeping::new(self.database.clone(), self.clock.clone(), own.clone(), &specs);
         tasks.spawn(housekeeping.run(stop.clone()));
-        let (connected, is_connected) = watch::channel(false);
         for (spec, handler) in consumers {
             let (database, bus, clock) = (self.database.clone(), self.bus.clone(), self.clock.clone());
             let consumer = Consumer::new(spec, database, bus, clock, handler).with_metrics(metrics.clone());
-            let (stop, mut is_connected) = (stop.clone(), is_connected.clone());
-            tasks.spawn(async move {
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    _ = is_connected.wait_for(|connected| *connected) => {}
-                }
-                consumer.run(stop).await;
-            });
+            tasks.spawn(once_connected(is_connected.clone(), stop.clone(), consumer.run(stop.clone())));
         }
         let watcher = Watcher::new(self.clone(), own, specs, metrics.clone());
         let (told, health) = watch::channel(watcher.unknown());
         tasks.spawn(watcher.run(connected, told, stop.clone()));
         Ok(Running { stop, tasks, health, metrics, registry: registry.clone() })
     }
+}
+
+/// Begins `task` when the streams and consumers have been there for the first time.
+async fn once_connected(mut connected: watch::Receiver<bool>, stop: CancellationToken, task: impl Future<Output = ()>) {
+    tokio::select! {
+        () = stop.cancelled() => return,
+        _ = connected.wait_for(|connected| *connected) => {}
+    }
+    task.await;
 }
 
 impl Running {

@@ -8,11 +8,13 @@
 
 mod access_log;
 mod admin;
+mod auth;
 mod bodies;
 mod certificates;
 mod client_certificates;
 mod commands;
 mod drain;
+mod events_cli;
 mod forwarding;
 mod h2_abuse;
 mod harness;

@@ -3,14 +3,12 @@
 use std::net::TcpListener;
 use std::path::Path;
 
-use futures_util::{SinkExt, StreamExt};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::{WebSocketStream, client_async};
 
+use crate::harness::browser::{self, Browser};
 use crate::harness::tls::Client;
-use crate::harness::{Connection, Edd, LogLine, Output, Program, Running, Stream, Workdir, within};
+use crate::harness::{Connection, Edd, LogLine, Output, Program, Running, Workdir, within};
 
 /// The routes that `edd up` brings along.
 const EXAMPLE: &str = include_str!("../../routes.yaml");
@@ -93,7 +91,7 @@ async fn routes_that_are_there_are_used() {
     let names: Vec<_> = listeners.as_object().expect("an object").keys().map(String::as_str).collect();
     assert_eq!(names, ["admin", "http", "https"]);
     let http = listeners["http"].as_str().expect("an address").parse().expect("an address");
-    for (host, status) in [("mine.localhost", 200), ("cloud.localhost", 404)] {
+    for (host, status) in [("mine.localhost", 200), ("other.localhost", 404)] {
         let mut client = Connection::open(http).await;
         client.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
         assert_eq!(client.response().await.status, status, "{host}");
@@ -110,11 +108,11 @@ async fn the_demo_answers_on_every_protocol() {
     let root = root.to_str().expect("a plain path");
     let [http, https] = [edd.http.port(), edd.https.port()];
     for (url, flags, version) in [
-        (format!("http://cloud.localhost:{http}/echo"), &["--http1.1"][..], "1.1"),
-        (format!("http://cloud.localhost:{http}/echo"), &["--http2-prior-knowledge"], "2"),
-        (format!("https://cloud.localhost:{https}/echo"), &["--http1.1", "--tls-max", "1.2"], "1.1"),
-        (format!("https://cloud.localhost:{https}/echo"), &["--http2"], "2"),
-        (format!("https://cloud.localhost:{https}/api/echo"), &["--http2"], "2"),
+        (format!("http://demo.cloud.localhost:{http}/echo"), &["--http1.1"][..], "1.1"),
+        (format!("http://demo.cloud.localhost:{http}/echo"), &["--http2-prior-knowledge"], "2"),
+        (format!("https://demo.cloud.localhost:{https}/echo"), &["--http1.1", "--tls-max", "1.2"], "1.1"),
+        (format!("https://demo.cloud.localhost:{https}/echo"), &["--http2"], "2"),
+        (format!("https://demo.cloud.localhost:{https}/api/echo"), &["--http2"], "2"),
         (format!("https://anything.cloud.localhost:{https}/echo"), &["--http2"], "2"),
     ] {
         let told = "\n%{http_version} %{http_code} %{ssl_verify_result}";
@@ -125,11 +123,11 @@ async fn the_demo_answers_on_every_protocol() {
         assert_eq!(echo["path"], "/echo", "{url}");
     }
     let moved = edd.get("www.cloud.localhost", "/").await;
-    assert_eq!((moved.status, moved.header("location")), (302, "http://cloud.localhost:8080/"));
+    assert_eq!((moved.status, moved.header("location")), (302, "http://demo.cloud.localhost:8080/"));
     assert_eq!(edd.get("elsewhere.test", "/").await.status, 404);
-    edd.websocket("cloud.localhost").await.echo("hello").await;
+    edd.websocket("demo.cloud.localhost").await.echo("hello").await;
     let mut events = edd.connect().await;
-    events.send("GET /sse HTTP/1.1\r\nHost: cloud.localhost\r\n\r\n").await;
+    events.send("GET /sse HTTP/1.1\r\nHost: demo.cloud.localhost\r\n\r\n").await;
     assert_eq!(events.head().await.expect("a head").headers["content-type"], "text/event-stream");
     assert_eq!(events.chunk().await.expect("an event"), b"event: tick\ndata: 0\n\n");
 }
@@ -189,60 +187,15 @@ async fn a_directory_that_takes_nothing_is_named() {
     }
 }
 
-/// A browser that has one page open; spoken to by the DevTools protocol.
-struct Browser {
-    _process: Running,
-    _profile: Workdir,
-    page: WebSocketStream<Box<dyn Stream>>,
-}
-
-impl Browser {
-    async fn open(url: &str) -> Self {
-        let profile = Workdir::new();
-        let home = profile.path().to_str().expect("a plain path");
-        let program = Program::new("chromium").dir(profile.path()).env("HOME", home);
-        // That the certificate can be trusted is what curl has shown.
-        let program = program.args(&["--headless", "--no-sandbox", "--disable-gpu", "--ignore-certificate-errors"]);
-        let process = program.args(&["--remote-debugging-port=0", url]).start();
-        let listening =
-            |line: &String| line.strip_prefix("DevTools listening on ws://")?.split('/').next()?.parse().ok();
-        let devtools = process.stderr.wait("the DevTools", |lines| lines.iter().find_map(listening)).await;
-        let pages = async {
-            loop {
-                let mut client = Connection::open(devtools).await;
-                client.send(format!("GET /json/list HTTP/1.1\r\nHost: {devtools}\r\n\r\n")).await;
-                let pages = client.response().await.json();
-                if let Some(page) = pages[0]["webSocketDebuggerUrl"].as_str() {
-                    return page.to_owned();
-                }
-            }
-        };
-        let page = within("the page to open", pages).await;
-        let stream = Connection::open(devtools).await.into_stream();
-        let (page, _) = within("the page", client_async(page, stream)).await.expect("a WebSocket");
-        Self { _process: process, _profile: profile, page }
-    }
-
-    /// What a person would read.
-    async fn text(&mut self) -> String {
-        let ask = r#"{"id": 1, "method": "Runtime.evaluate", "params": {"expression": "document.body.innerText"}}"#;
-        self.page.send(Message::text(ask)).await.expect("an open page");
-        let answer = self.page.next().await.expect("an open page").expect("an answer");
-        let answer: Value = serde_json::from_str(answer.to_text().expect("text")).expect("JSON");
-        answer["result"]["result"]["value"].as_str().unwrap_or_default().to_owned()
-    }
-}
-
 /// The page and everything that its script does. Part of a full run, which has a browser.
 #[tokio::test]
 async fn a_browser_shows_the_page() {
-    if std::env::var_os("EDD_TEST_FULL").is_none() {
-        eprintln!("left out: EDD_TEST_FULL is not set");
+    if !browser::wanted() {
         return;
     }
     let edd = Edd::up(EXAMPLE).start().await;
     for (scheme, port, proto) in [("http", edd.http.port(), "HTTP/1.1"), ("https", edd.https.port(), "HTTP/2")] {
-        let mut browser = Browser::open(&format!("{scheme}://cloud.localhost:{port}/")).await;
+        let mut browser = Browser::open(&format!("{scheme}://demo.cloud.localhost:{port}/")).await;
         for shown in ["echoed: hello", "tick ", "x-request-id"] {
             within(shown, async { while !browser.text().await.contains(shown) {} }).await;
         }

@@ -122,6 +122,9 @@ fn heads_of_another_kind_are_refused() {
     assert_eq!(refused(with(header(), "kid", json!(7))), TokenError::Malformed);
     assert_eq!(refused(json!([])), TokenError::Malformed);
     assert!(verify(&forge(&with(header(), "typ", json!("application/AT+jwt")), &payload())).is_ok());
+    // Nobody is to make us look for new keys by what cannot be a token of ours.
+    let stranger = with(with(header(), "kid", json!("k")), "alg", json!("HS256"));
+    assert_eq!(refused(stranger), TokenError::Algorithm);
 }
 
 #[test]

@@ -104,6 +104,7 @@ async fn ended_sessions_are_forgotten_and_nothing_else() {
     let kept = i64::try_from(KEPT_AFTER_EXPIRY.as_secs()).unwrap();
     let at = |seconds: i64| (seconds + kept) * 1_000_000;
     assert_eq!(set.prune(&fixture.database, at(NOW)).await.unwrap(), 0);
+    assert!(set.is_revoked(uid(ANN), "short"), "an access token may be around still");
     assert_eq!(set.prune(&fixture.database, at(NOW) + 1).await.unwrap(), 1);
     let again = Revocations::load(&fixture.database).await.unwrap();
     for set in [&set, &again] {

@@ -67,6 +67,14 @@ pub(super) async fn heads(database: &Database, spec: &Spec, most: usize) -> sqlx
     retries.collect()
 }
 
+/// The lowest sequence of the stream that an event of the consumer waits with.
+pub(crate) async fn lowest_seq(database: &Database, spec: &Spec) -> sqlx::Result<Option<u64>> {
+    let select =
+        sqlx::query_scalar::<_, Option<i64>>("SELECT min(stream_seq) FROM retries WHERE consumer = $1 AND stream = $2");
+    let lowest = select.bind(spec.name).bind(spec.stream.name).fetch_one(database.reader()).await?;
+    Ok(lowest.map(|seq| seq as u64))
+}
+
 /// Puts a due event off, unless another replica of the service was quicker: then false.
 pub(super) async fn put_off(database: &Database, retry: &mut Retry, until: Micros) -> sqlx::Result<bool> {
     let update = sqlx::query("UPDATE retries SET due_at = $1 WHERE id = $2 AND due_at = $3");

@@ -2,6 +2,7 @@
 
 mod dead_letters;
 mod outages;
+mod restarts;
 mod signs_of_life;
 
 use std::collections::{HashMap, VecDeque};

@@ -120,6 +120,20 @@ async fn a_commit_with_events_is_heard_by_the_other_processes() {
     let committed = there.committed();
     change(&here, "3").await;
     tokio::time::timeout(PATIENCE, committed).await.expect("a wake-up");
+    for database in [&here, &there] {
+        database.close().await;
+    }
+    let left = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    let witness = scratch.open(&[]).await;
+    let left = async || sqlx::query_scalar::<_, i64>(left).fetch_one(witness.reader()).await.expect("a count");
+    tokio::time::timeout(PATIENCE, async {
+        // Its own listener.
+        while left().await > 1 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("nobody listens when the databases are closed");
 }
 
 #[tokio::test]

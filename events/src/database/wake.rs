@@ -10,7 +10,7 @@ use std::time::Duration;
 use sqlx::AnyPool;
 use sqlx::postgres::{PgListener, PgPool, PgPoolOptions};
 use tokio::sync::Notify;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
 use super::ACQUIRE_TIMEOUT;
 
@@ -21,11 +21,11 @@ const TELL_EVERY: Duration = Duration::from_millis(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Tells other processes of commits, and hears of theirs, until it is dropped.
+/// Tells other processes of commits, and hears of theirs, until it is stopped or dropped.
 #[derive(Debug)]
 pub(super) struct Wake {
     tell: Arc<Notify>,
-    _stop: DropGuard,
+    stop: CancellationToken,
 }
 
 impl Wake {
@@ -39,12 +39,22 @@ impl Wake {
         let name = format!("{:016x}", rand::random::<u64>());
         tokio::spawn(stop.clone().run_until_cancelled_owned(hear(own, listener, name.clone(), heard)));
         tokio::spawn(stop.clone().run_until_cancelled_owned(spread(pool, name, tell.clone())));
-        Ok(Self { tell, _stop: stop.drop_guard() })
+        Ok(Self { tell, stop })
     }
 
     /// Has others told, soon.
     pub(super) fn tell(&self) {
         self.tell.notify_one();
+    }
+
+    pub(super) fn stop(&self) {
+        self.stop.cancel();
+    }
+}
+
+impl Drop for Wake {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 

@@ -8,6 +8,8 @@ use crate::projection::{Digest, Replay, ReplayError, Source, SyncError, Synced, 
 
 /// Comparisons before a difference that is never the same twice is put down to the traffic.
 const TRIES: u32 = 5;
+/// How long the consumer may take to come to the stream's end: longer than all tries of a failing event.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What a comparison came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,14 +40,12 @@ pub struct Reconciler {
     interval: Duration,
     /// Between two looks at a difference: what is on its way should have come by then.
     settle: Duration,
-    /// How long the consumer may take to come to the stream's end.
-    patience: Duration,
 }
 
 impl Reconciler {
     /// Compares every `interval`, and twice with `settle` between before it believes a difference.
     pub fn new(synchronizer: Synchronizer, interval: Duration, settle: Duration) -> Self {
-        Self { synchronizer, interval, settle, patience: Duration::from_secs(60) }
+        Self { synchronizer, interval, settle }
     }
 
     /// Reconciles until told to stop. The first comparison comes after one interval.
@@ -124,10 +124,10 @@ impl Reconciler {
     async fn catch_up(&self) -> Result<(), ReconcileError> {
         let Synchronizer { bus, consumer, timing, .. } = &self.synchronizer;
         let seq = bus.stream(consumer.stream.name).await.map_err(SyncError::from)?.last_seq;
-        let deadline = tokio::time::Instant::now() + self.patience;
+        let deadline = tokio::time::Instant::now() + PATIENCE;
         while !self.synchronizer.has_handled(seq).await? {
             if tokio::time::Instant::now() >= deadline {
-                return Err(ReconcileError::Behind { seq, patience: self.patience });
+                return Err(ReconcileError::Behind { seq, patience: PATIENCE });
             }
             tokio::time::sleep(timing.poll_every).await;
         }

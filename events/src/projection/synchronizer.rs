@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bus::{Bus, BusError, ConsumerState, StreamState};
 use crate::clock::Clock;
+use crate::consumer::retry;
 use crate::database::Database;
 use crate::projection::table::PAGE_ROWS;
 use crate::projection::{Digest, DigestBuilder, Owner, OwnerError, Projection, Status, Table, shadow, status};
@@ -174,7 +175,7 @@ impl Synchronizer {
             tracing::warn!(projection = name, why, "the projection needs a snapshot");
             status::need(&self.database, name, &why, now).await?;
         } else if let Ok(consumer) = consumer {
-            let done = done(&stream, &consumer);
+            let done = self.done(&stream, &consumer).await?;
             if done > status.covered_seq {
                 status::cover(&self.database, name, done).await?;
             }
@@ -248,15 +249,18 @@ impl Synchronizer {
     /// Whether everything up to `seq` has had its effect.
     pub(crate) async fn has_handled(&self, seq: u64) -> Result<bool, SyncError> {
         let stream = self.bus.stream(self.consumer.stream.name).await?;
-        Ok(done(&stream, &self.bus.consumer(&self.consumer).await?) >= seq)
+        Ok(self.done(&stream, &self.bus.consumer(&self.consumer).await?).await? >= seq)
     }
-}
 
-/// Up to where the consumer is done; `stream` was read before `consumer`.
-fn done(stream: &StreamState, consumer: &ConsumerState) -> u64 {
-    // The floor stands still while nothing comes that matches the consumer's filters.
-    let idle = consumer.waiting == 0 && consumer.unanswered == 0;
-    if idle { consumer.ack_floor.max(stream.last_seq) } else { consumer.ack_floor }
+    /// Up to where everything has had its effect or is a dead letter; `stream` was read before `consumer`.
+    async fn done(&self, stream: &StreamState, consumer: &ConsumerState) -> sqlx::Result<u64> {
+        // The floor stands still while nothing comes that matches the consumer's filters.
+        let idle = consumer.waiting == 0 && consumer.unanswered == 0;
+        let answered = if idle { consumer.ack_floor.max(stream.last_seq) } else { consumer.ack_floor };
+        // Looked for after the floor: an event that waits for another try is noted before it is answered.
+        let waiting = retry::lowest_seq(&self.database, &self.consumer).await?;
+        Ok(waiting.map_or(answered, |seq| answered.min(seq - 1)))
+    }
 }
 
 /// Why events must be taken for lost, or for lost since it was last said.

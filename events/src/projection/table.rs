@@ -146,23 +146,27 @@ impl Table {
         round: i64,
     ) -> sqlx::Result<u64> {
         let (key, table) = (self.shape.key, &self.name);
+        // Not one condition for both: only a plain one keeps the search within the range.
+        let limit = if upto.is_some() { format!("AND {key} <= $4") } else { String::new() };
         let select: Arc<str> = Arc::from(format!(
-            "SELECT {key} FROM {table} WHERE {key} > $1 AND ($2 = 1 OR {key} <= $3) AND round < $4 ORDER BY {key} LIMIT $5"
+            "SELECT {key} FROM {table} WHERE {key} > $1 AND round < $2 {limit} ORDER BY {key} LIMIT $3"
         ));
         let delete: Arc<str> = Arc::from(format!("DELETE FROM {table} WHERE {key} = $1 AND round < $2"));
         let present: HashSet<_> = entries.iter().map(|entry| entry.key.as_str()).collect();
         let (mut after, mut removed) = (after.unwrap_or_default().to_owned(), 0);
         loop {
-            let keys = sqlx::query_scalar::<_, String>(AssertSqlSafe(Arc::clone(&select))).bind(after);
-            let keys = keys.bind(i64::from(upto.is_none())).bind(upto.unwrap_or_default().to_owned()).bind(round);
-            let keys = keys.bind(i64::from(PAGE_ROWS)).fetch_all(&mut *connection).await?;
+            let keys = sqlx::query_scalar::<_, String>(AssertSqlSafe(Arc::clone(&select)));
+            let keys = keys.bind(after).bind(round).bind(i64::from(PAGE_ROWS));
+            let keys = if let Some(upto) = upto { keys.bind(upto.to_owned()) } else { keys };
+            let keys = keys.fetch_all(&mut *connection).await?;
             for absent in keys.iter().filter(|key| !present.contains(key.as_str())) {
                 let delete = sqlx::query(AssertSqlSafe(Arc::clone(&delete))).bind(absent.clone()).bind(round);
                 removed += delete.execute(&mut *connection).await?.rows_affected();
             }
+            let is_all = keys.len() < PAGE_ROWS as usize;
             match keys.into_iter().next_back() {
-                Some(last) => after = last,
-                None => return Ok(removed),
+                Some(last) if !is_all => after = last,
+                _ => return Ok(removed),
             }
         }
     }

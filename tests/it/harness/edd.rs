@@ -50,6 +50,12 @@ impl Edd {
         Builder::new("up", routes.as_ref())
     }
 
+    /// `edd control` for one service, whose API is then what [`Edd::http`] is of a gateway.
+    pub fn control(service: &str) -> Builder {
+        let builder = Builder::bare().env("EDD_API_LISTEN", "127.0.0.1:0");
+        builder.args(&["control", service, "--json"])
+    }
+
     /// A plain connection to the HTTP listener.
     pub async fn connect(&self) -> Connection {
         Connection::open(self.http).await
@@ -58,6 +64,22 @@ impl Edd {
     /// Sends one request on a connection of its own and reads the answer.
     pub async fn get(&self, host: &str, target: &str) -> Response {
         get(self.http, host, target).await
+    }
+
+    /// Sends one request, with a body of JSON unless it is null, and reads the answer.
+    pub async fn ask(&self, request: &str, host: &str, headers: &[(&str, &str)], body: &Value) -> Response {
+        let mut text = format!("{request} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
+        for (name, value) in headers {
+            text += &format!("{name}: {value}\r\n");
+        }
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        if !body.is_empty() {
+            text += "Content-Type: application/json\r\n";
+        }
+        text += &format!("Content-Length: {}\r\n\r\n{body}", body.len());
+        let mut connection = Connection::open(self.http).await;
+        connection.send(text).await;
+        connection.response().await
     }
 
     /// GET on the admin listener.
@@ -168,8 +190,14 @@ async fn get(address: SocketAddr, host: &str, target: &str) -> Response {
 
 impl Builder {
     fn new(verb: &str, routes: &str) -> Self {
+        let builder = Self::bare();
+        let routes = builder.workdir.write("routes.yaml", routes);
+        builder.args(&[verb, "--routes", text(&routes), "--json"])
+    }
+
+    /// Listeners on free ports, and a directory of its own.
+    fn bare() -> Self {
         let workdir = Workdir::new();
-        let routes = workdir.write("routes.yaml", routes);
         let data = workdir.dir("data");
         let certs = workdir.dir("certs");
         let builder = Self { arguments: Vec::new(), environment: BTreeMap::new(), workdir: Arc::new(workdir) };
@@ -179,7 +207,6 @@ impl Builder {
             .env("EDD_DATA_DIR", text(&data))
             .env("EDD_CERTS_DIR", text(&certs))
             .env("RUST_BACKTRACE", "1")
-            .args(&[verb, "--routes", text(&routes), "--json"])
     }
 
     pub fn env(mut self, name: &str, value: &str) -> Self {
@@ -237,7 +264,11 @@ impl Builder {
             let text = listeners[name].as_str().unwrap_or_else(|| panic!("`{name}` in `{line}`"));
             text.parse().unwrap_or_else(|e| panic!("`{name}` in `{line}`: {e}"))
         };
-        (edd.http, edd.https, edd.admin) = (address("http"), address("https"), address("admin"));
+        match listeners.get("api") {
+            Some(_) => edd.http = address("api"),
+            None => (edd.http, edd.https) = (address("http"), address("https")),
+        }
+        edd.admin = address("admin");
         edd
     }
 }

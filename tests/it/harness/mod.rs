@@ -23,6 +23,7 @@
 //! When a test fails, the tail of edd's log is printed with it. When it passes, edd must still be
 //! alive, or have exited because it was asked to, and no line of its log may tell of a panic.
 
+pub mod browser;
 mod cases;
 mod connection;
 mod edd;
@@ -44,7 +45,7 @@ mod websocket;
 mod workdir;
 
 pub use cases::Cases;
-pub use connection::{Connection, Flood, Stream};
+pub use connection::{Connection, Flood};
 pub use edd::Edd;
 pub use h2_client::H2Client;
 pub use h2_upstream::H2Upstream;
@@ -53,7 +54,7 @@ pub use metrics::Metrics;
 pub use program::{Output, Program, Running};
 pub use raw_upstream::RawUpstream;
 pub use record::{PATIENCE, within};
-pub use response::Broken;
+pub use response::{Broken, Response};
 pub use seen::{Progress, Seen};
 pub use upstream::Upstream;
 pub use websocket::WebSocket;

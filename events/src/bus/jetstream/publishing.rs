@@ -65,7 +65,7 @@ pub(super) async fn publish(
 ) -> Result<(), Failure> {
     if is_batching && run.len() > 1 {
         let count = run.len() as u64;
-        if let Batched::Stored(last) = batch(connection, &run).await? {
+        if let Batched::Stored(last) = batch(connection, stream, &run).await? {
             seqs.extend(last + 1 - count..=last);
             return Ok(());
         }
@@ -82,7 +82,7 @@ pub(super) async fn publish(
     Ok(())
 }
 
-async fn batch(connection: &Connection, run: &[Outbound<'_>]) -> Result<Batched, Failure> {
+async fn batch(connection: &Connection, stream: &str, run: &[Outbound<'_>]) -> Result<Batched, Failure> {
     connection.ready().await?;
     let subjects: Vec<_> = run.iter().map(|outbound| outbound.message.subject.as_str()).collect();
     let trouble = connection.trouble(&subjects);
@@ -97,7 +97,7 @@ async fn batch(connection: &Connection, run: &[Outbound<'_>]) -> Result<Batched,
         Err(failure) => return Err(failure),
     };
     match acknowledgement(&reply)? {
-        Ok(ack) if ack["count"].as_u64() == Some(run.len() as u64) => {
+        Ok(ack) if ack["stream"] == stream && ack["count"] == run.len() => {
             let last = ack["seq"].as_u64().filter(|last| *last >= run.len() as u64);
             Ok(last.map_or(Batched::Rejected, Batched::Stored))
         }

@@ -6,6 +6,7 @@ mod replaying;
 mod syncing;
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -104,7 +105,7 @@ impl Owner for Auth {
             if state.is_down {
                 return Err(OwnerError::Unavailable("connection refused".to_owned()));
             }
-            let rows = state.users.iter().filter(|(key, _)| after.as_ref().is_none_or(|after| *key > after));
+            let rows = state.users.range((after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded));
             let most = state.page_rows.min(most as usize);
             let mut entries: Vec<_> = rows.map(|(_, entry)| entry.clone()).take(most + 1).collect();
             let more = entries.len() > most;

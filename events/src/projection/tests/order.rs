@@ -56,7 +56,7 @@ async fn apply(fixture: &Fixture, mut messages: Vec<Message>) {
 }
 
 /// As a publisher that only knows the number sends it.
-fn without_uid(message: &Message) -> Message {
+pub(super) fn without_uid(message: &Message) -> Message {
     let encoding = Encoding::from_content_type(Some(&message.content_type)).expect("an encoding");
     let mut event = AnyEvent::decode(&message.subject, encoding, &message.payload).expect("an event");
     let strip = |uid: &mut String, metadata: &mut Option<edd_proto::common::EventMetadata>| {
@@ -161,7 +161,8 @@ async fn several_handlers_share_a_consumer_and_a_transaction(kind: Kind) {
     let messages = [fixture.auth.named(1, "ann"), fixture.auth.named(1, "bob"), fixture.auth.change(1, None), session];
     fixture.publish(&messages).await;
     let outcomes = consumer.round(Duration::ZERO).await.expect("a bus");
-    assert_eq!(outcomes, [Outcome::Handled, Outcome::Dead, Outcome::Handled, Outcome::Dead]);
+    let count = |wanted| outcomes.iter().filter(|outcome| **outcome == wanted).count();
+    assert_eq!((count(Outcome::Handled), count(Outcome::Dead)), (2, 2), "{outcomes:?}");
     let rows = fixture.rows().await;
     assert_eq!((rows.len(), rows[0].version), (1, 1), "what the second handler refused is not half there: {rows:?}");
 }

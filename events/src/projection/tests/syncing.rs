@@ -15,6 +15,7 @@ on_each_database! {
     a_stream_that_went_back_makes_another_snapshot_necessary,
     a_crash_in_the_middle_of_a_snapshot_begins_another,
     an_owner_that_answers_nonsense_changes_nothing,
+    what_waits_for_another_try_is_not_covered,
 }
 
 async fn an_empty_projection_is_filled_and_ready_once_the_events_before_are_handled(kind: Kind) {
@@ -223,5 +224,24 @@ async fn an_owner_that_answers_nonsense_changes_nothing(kind: Kind) {
     let synchronizer = Synchronizer::new(Arc::new(UserCache), SPEC, owner, fixture.parts(), TIMING);
     let error = synchronizer.sync().await.expect_err("no order");
     assert!(matches!(error, SyncError::Owner(OwnerError::Invalid(_))), "{error}");
+    fixture.assert_converged().await;
+}
+
+/// An event of a user whom nobody knows by number yet is answered to the bus, and waits in the database.
+async fn what_waits_for_another_try_is_not_covered(kind: Kind) {
+    let fixture = ready(kind).await;
+    let (created, renamed) = (fixture.auth.named(6, "new"), order::without_uid(&fixture.auth.named(6, "newer")));
+    fixture.publish(&[renamed, fixture.auth.named(1, "anna")]).await;
+    let outcomes = fixture.consume().await;
+    assert!(outcomes.len() == 2 && outcomes.contains(&Outcome::Retried), "{outcomes:?}");
+    let synchronizer = fixture.synchronizer();
+    assert_eq!(synchronizer.round().await.expect("a look").covered_seq, 5);
+    fixture.publish(&[created]).await;
+    fixture.clock.advance(Duration::from_secs(1));
+    let outcomes = fixture.consume().await;
+    assert!(outcomes.len() >= 2 && outcomes.contains(&Outcome::Handled), "{outcomes:?}");
+    fixture.clock.advance(Duration::from_secs(5));
+    fixture.consume().await;
+    assert_eq!(synchronizer.round().await.expect("a look").covered_seq, 8);
     fixture.assert_converged().await;
 }

@@ -109,7 +109,7 @@ async fn rivals() -> (Fixture, Fixture) {
 
 /// What is needed to publish `fixture`'s events to `broker`.
 fn relay(fixture: &Fixture, broker: &Arc<Broker>) -> Relay {
-    let relay = Relay::new(fixture.database.clone(), broker.clone(), Arc::new(fixture.clock.clone()), &[USERS]);
+    let relay = Relay::new(fixture.database.clone(), broker.clone(), Arc::new(fixture.clock.clone()), [USERS]);
     Relay { poll: NEVER, ..relay }
 }
 
@@ -123,7 +123,7 @@ async fn while_one_publishes_the_others_wait() {
         let relay = relay(&first, &broker);
         async move { relay.round().await }
     });
-    broker.entered.notified().await;
+    tokio::time::timeout(PATIENCE, broker.entered.notified()).await.expect("a publication");
     let other = relay(&second, &broker);
     assert_eq!(other.round().await.expect("a round"), Round::default());
     assert!(broker.taken.borrow().is_empty());
@@ -143,7 +143,7 @@ async fn a_relay_that_dies_makes_room_and_loses_nothing() {
         let relay = relay(&first, &broker);
         async move { relay.round().await }
     });
-    broker.entered.notified().await;
+    tokio::time::timeout(PATIENCE, broker.entered.notified()).await.expect("a publication");
     let kill = "SELECT pg_terminate_backend(pid, 20000) FROM pg_locks WHERE locktype = 'advisory' AND database = \
                 (SELECT oid FROM pg_database WHERE datname = current_database())";
     assert_eq!(sqlx::query(kill).execute(second.database.writer()).await.expect("an end").rows_affected(), 1);

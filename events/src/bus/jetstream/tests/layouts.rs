@@ -97,3 +97,21 @@ async fn a_subject_that_another_stream_keeps_is_named() {
     let reason = refusal(&bus, &[USERS], &[]).await;
     assert!(reason.contains("stream USERS does not exist") && reason.contains("overlap"), "{reason}");
 }
+
+/// Somebody moved a subject while we rely on it: what goes elsewhere is not counted where it is not.
+#[tokio::test]
+async fn messages_that_another_stream_takes_are_not_counted() {
+    let nats = Nats::start();
+    let bus = bus(&nats).await;
+    let mut users = bus.admin("STREAM.INFO.USERS", Value::Null).await["config"].take();
+    users["subjects"] = json!(["user.*.created"]);
+    bus.admin("STREAM.UPDATE.USERS", users).await;
+    let moved = json!({"name": "MOVED", "subjects": ["user.*.updated"], "storage": "file", "num_replicas": 1, "allow_atomic": true});
+    bus.admin("STREAM.CREATE.MOVED", moved).await;
+    for count in [1, 3] {
+        let (positions, failure) = bus.publish(&changes(count)).await;
+        assert!(positions.is_empty(), "{positions:?}");
+        let Some(BusError::Refused(reason)) = failure else { panic!("{failure:?}") };
+        assert!(reason.contains("user.u0.updated is not kept by USERS") && reason.contains("MOVED"), "{reason}");
+    }
+}

@@ -1,0 +1,126 @@
+//! `edd control`: one control service, alone, beside others on PostgreSQL and NATS.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use edd_control::request::TrustedProxies;
+use edd_gateway::health::Reporter;
+use prometheus::Registry;
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::api_listener::ApiListener;
+use crate::auth::{AuthArgs, AuthRole};
+use crate::cli::{ControlArgs, ControlCommand, OwnerArgs};
+use crate::databases::ServiceName;
+use crate::exit::{Code, Failure, Outcome};
+use crate::follower::{self, Role};
+use crate::plane::Plane;
+use crate::service_admin::{self, ServiceAdmin};
+use crate::settings::worker_threads;
+use crate::{gateway, logging};
+
+pub fn run(command: ControlCommand) -> Outcome {
+    match command {
+        ControlCommand::Auth { auth, control } => start(&control, async || auth_alone(&auth, &control).await),
+        ControlCommand::Sfs { owner, control } => {
+            start(&control, async || follow_alone(follower::SFS, &owner, &control).await)
+        }
+        ControlCommand::Compute { owner, control } => {
+            start(&control, async || follow_alone(follower::COMPUTE, &owner, &control).await)
+        }
+    }
+}
+
+fn start(args: &ControlArgs, role: impl AsyncFnOnce() -> Outcome) -> Outcome {
+    logging::start(args.log.as_deref());
+    gateway::runtime(worker_threads(args.worker_threads))?.block_on(role())
+}
+
+/// What a service listens on.
+#[derive(Serialize)]
+struct Addresses {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    api: Option<SocketAddr>,
+    admin: SocketAddr,
+}
+
+async fn plane(args: &ControlArgs, role: &str) -> Result<Plane, Failure> {
+    gateway::make_dir(&args.data_dir)?;
+    let Some(bus) = args.plane.jetstream(role).await? else {
+        return Err(Failure::config(format!(
+            "NATS_URL is not set, and {role} alone has nobody to tell its events\n\
+             hint: set NATS_URL=nats://host:4222, or run `edd up`, which needs no broker"
+        )));
+    };
+    args.plane.plane(bus)
+}
+
+async fn auth_alone(auth: &AuthArgs, args: &ControlArgs) -> Outcome {
+    let plane = plane(args, "auth").await?;
+    let registry = Registry::new();
+    let location = args.databases.only(ServiceName::Auth, &args.data_dir)?;
+    let role = AuthRole::start(auth, &args.base_domain, &plane, &location, &registry).await?;
+    role.log_first_password();
+    let listener = bind("EDD_API_LISTEN", args.api_listen).await?;
+    let api = Some(listener.address);
+    let (stop, drain) = (CancellationToken::new(), args.drain_seconds);
+    let trusted = TrustedProxies::new(args.trusted_proxies.0.clone());
+    let serving = role.serve(listener, trusted, stop.clone(), drain);
+    wait(args, api, registry, role.report.clone(), &stop).await?;
+    // Requests first: they may still write events.
+    if serving.await.is_err() {
+        tracing::error!("the API ended badly");
+    }
+    role.running.stop().await;
+    Ok(Code::Ok)
+}
+
+async fn follow_alone(role: Role, owner: &OwnerArgs, args: &ControlArgs) -> Outcome {
+    let plane = plane(args, role.name()).await?;
+    let registry = Registry::new();
+    let location = args.databases.only(role.service, &args.data_dir)?;
+    let follower = role.start(&plane, &location, owner.remote(&plane)?, &registry).await?;
+    wait(args, None, registry, follower.report.clone(), &CancellationToken::new()).await?;
+    follower.running.stop().await;
+    Ok(Code::Ok)
+}
+
+async fn bind(what: &str, address: SocketAddr) -> Result<ApiListener, Failure> {
+    let failed = |error| Failure::new(Code::Failure, format!("cannot listen on {address} ({what}): {error}"));
+    ApiListener::bind(address).await.map_err(failed)
+}
+
+/// Says what is listened on, and waits to be told to stop; `stop` is cancelled then.
+async fn wait(
+    args: &ControlArgs,
+    api: Option<SocketAddr>,
+    registry: Registry,
+    report: Arc<dyn Reporter>,
+    stop: &CancellationToken,
+) -> Result<(), Failure> {
+    let signalled = gateway::stop_signal()?;
+    let admin = ServiceAdmin { registry, reporters: Arc::new([report]), draining: stop.clone() };
+    let address = args.admin_listen;
+    let failed = |error| Failure::new(Code::Failure, format!("cannot listen on {address} (EDD_ADMIN_LISTEN): {error}"));
+    let admin = service_admin::start(address, admin, stop.clone()).await.map_err(failed)?;
+    let addresses = Addresses { api, admin };
+    if args.json {
+        let mut out = std::io::stdout().lock();
+        serde_json::to_writer(&mut out, &addresses)?;
+        writeln!(out)?;
+        out.flush()?;
+    } else {
+        println!("edd control {} is ready", env!("CARGO_PKG_VERSION"));
+        if let Some(api) = addresses.api {
+            println!("  api    {api}");
+        }
+        println!("  admin  {}", addresses.admin);
+    }
+    gateway::notify_systemd();
+    signalled.await;
+    tracing::info!("stopping");
+    stop.cancel();
+    Ok(())
+}
