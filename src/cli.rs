@@ -301,10 +301,10 @@ pub enum EventsCommand {
         /// How many at most.
         #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         limit: u32,
-        #[command(flatten)]
-        service: ServiceArgs,
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        service: ServiceArgs,
     },
     /// Follow events as they are written and handled.
     Tail {
@@ -313,20 +313,20 @@ pub enum EventsCommand {
         /// End after this many.
         #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
         limit: Option<u32>,
-        #[command(flatten)]
-        service: ServiceArgs,
         /// Print them as they come, one line of JSON each.
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        service: ServiceArgs,
     },
     /// Show an event with its content, and what became of it.
     Show {
         /// The event's id.
         id: String,
-        #[command(flatten)]
-        service: ServiceArgs,
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        service: ServiceArgs,
     },
 }
 
@@ -336,10 +336,10 @@ pub struct DlqArgs {
     /// Whose database is asked [default: all that are there].
     #[arg(long)]
     pub service: Option<ServiceName>,
-    #[command(flatten)]
-    pub databases: DatabaseArgs,
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub databases: DatabaseArgs,
 }
 
 #[derive(Debug, Subcommand)]
