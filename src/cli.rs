@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use edd_gateway::route::HostName;
 
 use crate::auth::AuthArgs;
@@ -319,6 +319,23 @@ pub enum EventsCommand {
         #[command(flatten)]
         service: ServiceArgs,
     },
+    /// Rebuild a service's copy of another's state, beside the running service, and swap it in when it is whole.
+    Replay {
+        /// Which copy.
+        #[arg(long, default_value = "user_cache")]
+        projection: String,
+        /// From what [default: the stream if it has everything, else the owner].
+        #[arg(long)]
+        from: Option<ReplaySource>,
+        #[command(flatten)]
+        service: ServiceArgs,
+        #[command(flatten)]
+        plane: PlaneArgs,
+        #[command(flatten)]
+        owner: OwnerArgs,
+        #[arg(long)]
+        json: bool,
+    },
     /// Show an event with its content, and what became of it.
     Show {
         /// The event's id.
@@ -328,6 +345,15 @@ pub enum EventsCommand {
         #[command(flatten)]
         service: ServiceArgs,
     },
+}
+
+/// What a projection is rebuilt from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ReplaySource {
+    /// The events that the stream keeps, while those are all that there were.
+    Stream,
+    /// The owner's own state.
+    Owner,
 }
 
 /// Dead letters of one service, or of all.

@@ -78,7 +78,7 @@ impl Services {
         let location = run.databases.of(ServiceName::Auth, data_dir)?;
         let auth = AuthRole::start(auth, domain, &plane, &location, &parts.registry).await?;
         parts.health.add(auth.report.clone());
-        let owner: Arc<dyn Owner> = Arc::new(auth.auth.service().clone());
+        let owner: Arc<dyn Owner> = Arc::new(auth.auth.service().owner());
         let mut followers = Vec::new();
         for role in [follower::SFS, follower::COMPUTE, follower::GATEWAY] {
             let location = run.databases.of(role.service, data_dir)?;

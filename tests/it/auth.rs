@@ -209,14 +209,38 @@ async fn a_browser_signs_in_and_out() {
              document.querySelector('form').requestSubmit()"
         );
         browser.evaluate(&fill).await;
-        within("the name of who signed in", async {
-            while !browser.text().await.contains("Signed in as") {}
-        })
-        .await;
+        within("the name of who signed in", async { while !browser.text().await.contains("Signed in as") {} }).await;
         let session = browser.evaluate("fetch('/api/session').then(answer => answer.json())").await;
         assert_eq!(session["username"], "admin", "{origin}");
         assert_eq!(browser.evaluate("document.cookie").await, "", "no script may read it");
         let out = "fetch('/api/logout', {method: 'POST'}).then(() => fetch('/api/session')).then(a => a.status)";
         assert_eq!(browser.evaluate(out).await, 401, "{origin}");
     }
+}
+
+/// Beside the running service, and from either side.
+#[tokio::test]
+async fn a_copy_of_the_users_is_rebuilt_by_one_command() {
+    let edd = start().await;
+    register(&edd, "ann").await;
+    register(&edd, "bob").await;
+    let replay = |arguments: &[&str]| {
+        let verb = edd.verb(&["events", "replay", "--json"]).args(arguments);
+        verb.env("EDD_DATA_DIR", "data").run()
+    };
+    let from_stream = replay(&["--service", "sfs"]).await.json();
+    assert_eq!((&from_stream["source"], &from_stream["read"]), (&json!("stream"), &json!(3)), "{from_stream}");
+    let from_owner = replay(&["--service", "gateway", "--from", "owner"]).await.json();
+    assert_eq!((&from_owner["source"], &from_owner["read"]), (&json!("owner"), &json!(3)), "{from_owner}");
+    for (arguments, hint) in [
+        (&["--service", "sfs", "--projection", "files"][..], "it has `user_cache`"),
+        (&["--service", "auth"], "auth has no copies"),
+    ] {
+        let refused = replay(arguments).await;
+        assert_eq!(refused.code, Some(78), "{refused:#?}");
+        assert!(refused.stderr.contains(hint), "{refused:#?}");
+    }
+    register(&edd, "eve").await;
+    let again = replay(&["--service", "sfs", "--from", "stream"]).await.json();
+    assert_eq!(again["read"], 4, "{again}");
 }
