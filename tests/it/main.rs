@@ -15,6 +15,8 @@ mod client_certificates;
 mod commands;
 mod drain;
 mod events_cli;
+mod events_faults;
+mod events_flows;
 mod forwarding;
 mod h2_abuse;
 mod harness;
