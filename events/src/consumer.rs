@@ -29,6 +29,7 @@ use crate::bus::{ACK_WAIT, Answer, Bus, BusError, Delivery};
 use crate::clock::{Clock, Micros, micros};
 use crate::database::{Database, Kind, is_outage};
 use crate::dead_letter::{self, DeadLetter};
+use crate::fail_point::fail_point;
 use crate::message::Message;
 use crate::metrics::Metrics;
 
@@ -266,6 +267,7 @@ impl Consumer {
                 // It comes again, and the inbox knows it.
                 return (outcomes, Some(error));
             }
+            fail_point!("consumer.answered");
         }
         (outcomes, None)
     }

@@ -13,6 +13,7 @@ pub mod consumer;
 pub mod database;
 pub mod dead_letter;
 pub mod event_log;
+mod fail_point;
 pub mod inbox;
 pub mod message;
 pub mod metrics;

@@ -10,6 +10,7 @@ use rand::rngs::StdRng;
 use sqlx::AnyConnection;
 
 use crate::clock::Clock;
+use crate::fail_point::fail_point;
 use crate::message::{Headers, Message};
 use crate::outbox;
 
@@ -106,6 +107,7 @@ impl Publisher {
             headers: Headers::default(),
         };
         outbox::add(connection, &message, now).await?;
+        fail_point!("publisher.added");
         Ok(version)
     }
 }

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bus::{Bus, BusError, Position};
 use crate::clock::{Clock, Micros, micros};
 use crate::database::{Database, Kind};
+use crate::fail_point::fail_point;
 use crate::metrics::Metrics;
 use crate::outbox;
 
@@ -111,7 +112,9 @@ impl Relay {
             return Ok(Round { published: 0, refilled });
         }
         let messages: Vec<_> = rows.iter().map(|row| row.message.clone()).collect();
+        fail_point!("relay.read");
         let (positions, failure) = self.bus.publish(&messages).await;
+        fail_point!("relay.published");
         let published = &rows[..positions.len().min(rows.len())];
         let now = self.clock.now();
         let mut transaction = match lock.take() {
@@ -121,6 +124,7 @@ impl Relay {
         outbox::mark_published(&mut transaction, published, now).await?;
         self.note_positions(&mut transaction, &positions).await?;
         transaction.commit().await?;
+        fail_point!("relay.marked");
         if let Some(metrics) = &self.metrics {
             published.iter().for_each(|row| metrics.published(&row.message.subject));
         }

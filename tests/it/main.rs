@@ -16,6 +16,8 @@ mod commands;
 mod control;
 mod drain;
 mod events_cli;
+mod events_faults;
+mod events_flows;
 mod forwarding;
 mod h2_abuse;
 mod harness;

@@ -20,6 +20,7 @@ use crate::bus::{
 };
 use crate::clock::{Clock, Micros, micros};
 use crate::database::{Database, DatabaseError, Step};
+use crate::fail_point::fail_point;
 use crate::message::Message;
 use crate::outbox;
 
@@ -189,6 +190,7 @@ impl LocalBus {
             };
             positions.push(Position { stream: spec.name, seq: seq as u64 });
         }
+        fail_point!("local_bus.appended");
         transaction.commit().await?;
         Ok(positions)
     }
@@ -272,6 +274,7 @@ impl LocalBus {
         raise.bind(consumer.stream.name).bind(consumer.name).bind(floor as i64).execute(&mut *transaction).await?;
         let clean = sqlx::query("DELETE FROM bus_answered WHERE stream = $1 AND name = $2 AND stream_seq <= $3");
         clean.bind(consumer.stream.name).bind(consumer.name).bind(floor as i64).execute(&mut *transaction).await?;
+        fail_point!("local_bus.answered");
         transaction.commit().await
     }
 }

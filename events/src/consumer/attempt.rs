@@ -10,6 +10,7 @@ use super::{Consumer, DOWN_PAUSE, Failure, Outcome, Task, retry};
 use crate::clock::micros;
 use crate::consumer::retry::Retry;
 use crate::dead_letter::{self, Death};
+use crate::fail_point::fail_point;
 use crate::{event_log, inbox};
 
 /// Tries before an event is dead, counted in our database because brokers forget.
@@ -73,9 +74,12 @@ impl Consumer {
             self.database.commit(transaction).await?;
             return Ok(Outcome::Duplicate);
         }
+        fail_point!("consumer.delivered");
         self.handle(task, &mut transaction).await?;
         event_log::completed(&mut transaction, self.spec.name, message, now).await?;
+        fail_point!("consumer.handled");
         self.database.commit(transaction).await?;
+        fail_point!("consumer.committed");
         Ok(Outcome::Handled)
     }
 

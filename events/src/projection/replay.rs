@@ -9,6 +9,7 @@ use edd_proto::Stream;
 use crate::bus::{Bus, BusError, StreamState};
 use crate::clock::Clock;
 use crate::database::{Database, Kind};
+use crate::fail_point::fail_point;
 use crate::message::Message;
 use crate::projection::shadow::Shadow;
 use crate::projection::table::PAGE_ROWS;
@@ -291,7 +292,9 @@ impl Replay {
             let (position, now) = ((start.epoch, start.last_seq), self.clock.now());
             status::finish_round(&mut transaction, self.projection.shape().name, position, now).await?;
         }
+        fail_point!("replay.swapping");
         self.database.commit(transaction).await?;
+        fail_point!("replay.swapped");
         Ok(carried)
     }
 }

@@ -10,6 +10,7 @@ use crate::bus::{Bus, BusError, ConsumerState, StreamState};
 use crate::clock::Clock;
 use crate::consumer::retry;
 use crate::database::Database;
+use crate::fail_point::fail_point;
 use crate::projection::table::PAGE_ROWS;
 use crate::projection::{Digest, DigestBuilder, Owner, OwnerError, Projection, Status, Table, shadow, status};
 
@@ -206,6 +207,7 @@ impl Synchronizer {
             let mut transaction = self.database.begin().await?;
             synced.read += page.entries.len() as u64;
             synced.written += table.write(&mut transaction, &page.entries, Some(round), self.clock.now()).await?;
+            fail_point!("snapshot.page");
             synced.removed += table.remove_absent(&mut transaction, range, &page.entries, round).await?;
             if !page.more {
                 let (position, now) = ((stream.epoch, stream.last_seq), self.clock.now());

@@ -9,13 +9,14 @@ use std::sync::Arc;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::connection::Connection;
 use super::log::{LogLine, follow};
 use super::program::{Output, Program};
 use super::record::{Record, within};
-use super::response::Response;
+use super::response::{Broken, Response};
 use super::workdir::Workdir;
 
 /// A running edd; killed when dropped.
@@ -68,18 +69,7 @@ impl Edd {
 
     /// Sends one request, with a body of JSON unless it is null, and reads the answer.
     pub async fn ask(&self, request: &str, host: &str, headers: &[(&str, &str)], body: &Value) -> Response {
-        let mut text = format!("{request} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
-        for (name, value) in headers {
-            text += &format!("{name}: {value}\r\n");
-        }
-        let body = if body.is_null() { String::new() } else { body.to_string() };
-        if !body.is_empty() {
-            text += "Content-Type: application/json\r\n";
-        }
-        text += &format!("Content-Length: {}\r\n\r\n{body}", body.len());
-        let mut connection = Connection::open(self.http).await;
-        connection.send(text).await;
-        connection.response().await
+        ask(self.http, request, host, headers, body).await.expect("a whole answer")
     }
 
     /// GET on the admin listener.
@@ -143,6 +133,14 @@ impl Edd {
         self.log.wait(what, move |lines| lines.iter().find(|line| found(line)).cloned())
     }
 
+    /// Waits until so many lines of the log have this text, however long that takes as long as they keep coming.
+    pub async fn wait_log_lines(&self, what: &str, text: &str, lines: usize) {
+        for wanted in 1..=lines {
+            let has = |log: &[LogLine]| log.iter().filter(|line| line.text.contains(text)).count() >= wanted;
+            self.log.wait(what, |log| has(log).then_some(())).await;
+        }
+    }
+
     /// The access line of the request that was answered with this `x-request-id`.
     #[track_caller]
     pub fn access_line(&self, request_id: &str) -> impl Future<Output = LogLine> {
@@ -180,6 +178,29 @@ impl Edd {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a live process has memory");
         line.trim().trim_end_matches(" kB").parse().expect("a number of KiB")
     }
+}
+
+/// Sends one request on a connection of its own to one that may be killed meanwhile; a body of JSON unless it is null.
+pub async fn ask(
+    address: SocketAddr,
+    request: &str,
+    host: &str,
+    headers: &[(&str, &str)],
+    body: &Value,
+) -> Result<Response, Broken> {
+    let mut text = format!("{request} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
+    for (name, value) in headers {
+        text += &format!("{name}: {value}\r\n");
+    }
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    if !body.is_empty() {
+        text += "Content-Type: application/json\r\n";
+    }
+    text += &format!("Content-Length: {}\r\n\r\n{body}", body.len());
+    let stream = TcpStream::connect(address).await.map_err(|_| Broken::Closed)?;
+    let mut connection = Connection::over(stream);
+    connection.try_send(text).await.map_err(|_| Broken::Closed)?;
+    connection.try_response("GET").await
 }
 
 async fn get(address: SocketAddr, host: &str, target: &str) -> Response {
@@ -250,6 +271,13 @@ impl Builder {
 
     /// Starts it and waits until it says what it listens on.
     pub async fn start(self) -> Edd {
+        let (edd, is_ready) = self.launch().await;
+        assert!(is_ready, "edd says what it listens on before its stdout ends");
+        edd
+    }
+
+    /// Starts one that may end before it says what it listens on; whether it did say so.
+    pub async fn launch(self) -> (Edd, bool) {
         let mut child = self.program().spawn(Stdio::null());
         let log = follow(child.stderr.take().expect("stderr is a pipe"));
         let (ready, stdout_ended) = first_line(child.stdout.take().expect("stdout is a pipe"));
@@ -257,19 +285,23 @@ impl Builder {
         let builder = self;
         let mut edd =
             Edd { http: unset, https: unset, admin: unset, child, log, stdout_ended, builder, may_end: false };
-        let line = within("edd to say what it listens on", ready).await;
-        let line = line.expect("edd says what it listens on before its stdout ends");
+        let Ok(line) = within("edd to say what it listens on", ready).await else {
+            edd.may_end = true;
+            return (edd, false);
+        };
         let listeners: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e} in `{line}`"));
         let address = |name: &str| {
             let text = listeners[name].as_str().unwrap_or_else(|| panic!("`{name}` in `{line}`"));
             text.parse().unwrap_or_else(|e| panic!("`{name}` in `{line}`: {e}"))
         };
-        match listeners.get("api") {
-            Some(_) => edd.http = address("api"),
-            None => (edd.http, edd.https) = (address("http"), address("https")),
+        match (listeners.get("http"), listeners.get("api")) {
+            (Some(_), _) => (edd.http, edd.https) = (address("http"), address("https")),
+            (None, Some(_)) => edd.http = address("api"),
+            // A service that only follows others has neither.
+            (None, None) => {}
         }
         edd.admin = address("admin");
-        edd
+        (edd, true)
     }
 }
 

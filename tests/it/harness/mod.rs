@@ -3,6 +3,8 @@
 //! - [`Edd`]: the process under test, its log and its memory.
 //! - [`Upstream`] (HTTP/1.1, by path), [`H2Upstream`] (gRPC-like, in the clear) and [`RawUpstream`]
 //!   (a script over a bare socket): what edd forwards to. They record every request they were sent.
+//! - [`Deployment`]: all processes that have to do with users, on SQLite or on PostgreSQL and NATS, and [`People`] who
+//!   register there.
 //! - [`Program`]: edd's other verbs, and clients that others wrote, such as curl.
 //! - [`Connection`]: a client that writes exact bytes and reads answers with a strict parser.
 //!   [`tls`] and [`frames`] carry it over TLS and down to single HTTP/2 frames; [`H2Client`] and
@@ -26,12 +28,14 @@
 pub mod browser;
 mod cases;
 mod connection;
+mod deployment;
 mod edd;
 pub mod frames;
 pub mod h2_client;
 mod h2_upstream;
 mod log;
 mod metrics;
+mod people;
 mod program;
 mod raw_upstream;
 mod record;
@@ -46,11 +50,13 @@ mod workdir;
 
 pub use cases::Cases;
 pub use connection::{Connection, Flood};
+pub use deployment::{Deployment, Role};
 pub use edd::Edd;
 pub use h2_client::H2Client;
 pub use h2_upstream::H2Upstream;
 pub use log::LogLine;
 pub use metrics::Metrics;
+pub use people::People;
 pub use program::{Output, Program, Running};
 pub use raw_upstream::RawUpstream;
 pub use record::{PATIENCE, within};

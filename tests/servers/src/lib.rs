@@ -4,7 +4,7 @@
 //! Calls block until the server does what is asked, for a bounded time, and panic with its log if it does not.
 
 pub mod nats;
-mod port;
+pub mod port;
 pub mod postgres;
 mod program;
 mod supervisor;

@@ -34,9 +34,8 @@ impl Nats {
     /// One whose configuration file has these lines too: users, limits (`jetstream { max_file_store: 1MB }`).
     pub fn with_config(lines: &str) -> Self {
         let supervisor = Supervisor::new("nats", "KILL", "");
-        let config = supervisor.folder().join("nats.conf");
-        fs::write(&config, lines).unwrap_or_else(|error| panic!("write {}: {error}", config.display()));
         let mut nats = Self { supervisor, program: find(), port: port::free() };
+        nats.configure(lines);
         for _ in 1..TRIES {
             if nats.try_start().is_ok() {
                 return nats;
@@ -45,6 +44,12 @@ impl Nats {
         }
         nats.try_start().unwrap_or_else(|failure| panic!("{failure}"));
         nats
+    }
+
+    /// Gives it other lines for its configuration, from its next start on.
+    pub fn configure(&self, lines: &str) {
+        let config = self.supervisor.folder().join("nats.conf");
+        fs::write(&config, lines).unwrap_or_else(|error| panic!("write {}: {error}", config.display()));
     }
 
     /// `nats://127.0.0.1:port`: the same one for the server's whole life, restarts included.

@@ -1,0 +1,217 @@
+//! What may fail does, while people register: the broker, its data, its disk, the databases, a service. Each test ends
+//! in the convergence check.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use edd_events::bus::jetstream::{JetStreamBus, JetStreamConfig};
+use edd_events::bus::{Bus, BusError};
+use edd_events::message::{Headers, Message};
+use edd_proto::Stream;
+use edd_servers::nats::Nats;
+use edd_servers::postgres::{Postgres, Settings};
+use rustix::process::Signal;
+
+use crate::harness::{Deployment, People, Role};
+
+/// People who register while something is away.
+const SOME: usize = 4;
+
+async fn separate(nats: &Nats) -> Deployment {
+    let mut deployment = Deployment::separate(nats, Postgres::shared());
+    deployment.start().await;
+    deployment
+}
+
+/// Waits until some more have registered.
+async fn some_more(people: &People) {
+    let before = people.registered.all().len();
+    people.registered.wait("registrations", |users| (users.len() >= before + SOME).then_some(())).await;
+}
+
+#[track_caller]
+fn assert_all_were_told(answers: &BTreeMap<u16, usize>) {
+    assert!(answers.keys().eq(&[200]), "{answers:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_broker_is_killed_and_comes_back_under_load() {
+    let nats = Nats::start();
+    let deployment = separate(&nats).await;
+    let people = deployment.people();
+    let rush = people.rush();
+    for _ in 0..3 {
+        some_more(&people).await;
+        nats.kill9();
+        some_more(&people).await;
+        nats.restart();
+    }
+    some_more(&people).await;
+    assert_all_were_told(&rush.end().await);
+    deployment.converged().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_broker_loses_all_it_had() {
+    let nats = Nats::start();
+    let deployment = separate(&nats).await;
+    let people = deployment.people();
+    let rush = people.rush();
+    some_more(&people).await;
+    nats.kill9();
+    nats.wipe_data();
+    some_more(&people).await;
+    nats.restart();
+    some_more(&people).await;
+    assert_all_were_told(&rush.end().await);
+    deployment.converged().await;
+    // The stream has everything again, for who comes later.
+    let (bus, told) = (connect(&nats).await, deployment.events().await);
+    assert_eq!(bus.stream(Stream::AUTH.name).await.expect("a stream").last_seq, told);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_broker_is_not_there_yet() {
+    let nats = Nats::start();
+    nats.kill9();
+    let deployment = separate(&nats).await;
+    some_registered(&deployment.people()).await;
+    nats.restart();
+    deployment.converged().await;
+}
+
+async fn some_registered(people: &People) {
+    for _ in 0..SOME {
+        assert_eq!(people.register().await, 200);
+    }
+}
+
+async fn connect(nats: &Nats) -> JetStreamBus {
+    let config = JetStreamConfig { urls: nats.url(), name: "a test".to_owned(), ..JetStreamConfig::default() };
+    JetStreamBus::connect(&config).await.expect("a connection")
+}
+
+/// Somebody else's stream on the same disk.
+const RUBBISH: Stream = Stream { name: "RUBBISH", subjects: &["rubbish.>"], retention_days: 1 };
+
+async fn fill(nats: &Nats) {
+    let bus: Arc<dyn Bus> = Arc::new(connect(nats).await);
+    bus.ensure(&[RUBBISH], &[]).await.expect("a stream");
+    for bytes in [64 * 1024, 256] {
+        let mut number = 0;
+        loop {
+            number += 1;
+            let (_, failure) = bus.publish(&[rubbish(&format!("{bytes}-{number}"), bytes)]).await;
+            match failure {
+                None => {}
+                Some(BusError::Unavailable(_) | BusError::Refused(_)) => break,
+                Some(other) => panic!("{other}"),
+            }
+        }
+    }
+}
+
+fn rubbish(id: &str, bytes: usize) -> Message {
+    Message {
+        event_id: id.to_owned(),
+        subject: "rubbish.x.made".to_owned(),
+        entity: "rubbish.x".to_owned(),
+        version: 1,
+        content_type: "application/octet-stream".to_owned(),
+        payload: Bytes::from(vec![b'x'; bytes]),
+        correlation_id: String::new(),
+        trace_parent: String::new(),
+        headers: Headers::default(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_broker_s_disk_is_full() {
+    let nats = Nats::with_config("jetstream { max_file_store: 1MB }");
+    let deployment = separate(&nats).await;
+    some_registered(&deployment.people()).await;
+    deployment.converged().await;
+    fill(&nats).await;
+    some_registered(&deployment.people()).await;
+    let waiting = deployment.outbox().await;
+    assert!(waiting >= SOME as u64, "{waiting} events wait for room");
+    nats.configure("jetstream { max_file_store: 100MB }");
+    nats.restart();
+    deployment.converged().await;
+}
+
+/// Longer than all tries of an event, in a full run: an outage must not use them up.
+fn rounds() -> usize {
+    if std::env::var_os("EDD_TEST_FULL").is_some() { 15 } else { 2 }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_databases_of_those_who_are_told_are_away() {
+    let (nats, theirs) = (Nats::start(), Postgres::start(Settings::default()));
+    let mut deployment = Deployment::on(&nats, [Postgres::shared(), &theirs, &theirs, &theirs]);
+    deployment.start().await;
+    let people = deployment.people();
+    some_registered(&people).await;
+    theirs.stop();
+    some_registered(&people).await;
+    for role in [Role::Sfs, Role::Compute, Role::Gateway] {
+        deployment.process(role).wait_log_lines("rounds in vain", "events wait", rounds()).await;
+    }
+    theirs.restart();
+    some_registered(&people).await;
+    deployment.converged().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_database_of_auth_crashes() {
+    let (nats, own) = (Nats::start(), Postgres::start(Settings::default()));
+    let shared = Postgres::shared();
+    let mut deployment = Deployment::on(&nats, [&own, shared, shared, shared]);
+    deployment.start().await;
+    let people = deployment.people();
+    let rush = people.rush();
+    some_more(&people).await;
+    own.kill9();
+    assert_ne!(people.register().await, 200, "nobody is told what is not so");
+    own.restart();
+    some_more(&people).await;
+    rush.end().await;
+    deployment.converged().await;
+}
+
+/// One that stands still loses nothing, and holds nobody up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_is_slow() {
+    let nats = Nats::start();
+    let mut deployment = separate(&nats).await;
+    let people = deployment.people();
+    some_registered(&people).await;
+    deployment.process(Role::Sfs).signal(Signal::STOP);
+    let last = {
+        some_registered(&people).await;
+        deployment.register().await
+    };
+    deployment.wait_copy("compute", "the others to go on", |copy| copy.iter().any(|row| row.key == last.id)).await;
+    let behind = deployment.copy("sfs").await.expect("a copy");
+    assert!(behind.iter().all(|row| row.key != last.id), "it stands still: {behind:?}");
+    deployment.process(Role::Sfs).signal(Signal::CONT);
+    deployment.converged().await;
+}
+
+/// What `edd up` has in place of a broker is a file.
+#[tokio::test]
+async fn the_log_of_one_process_is_lost() {
+    let mut deployment = Deployment::single();
+    deployment.start().await;
+    some_registered(&deployment.people()).await;
+    deployment.converged().await;
+    deployment.end(Role::Up, Signal::KILL).await;
+    for file in ["data/bus.db", "data/bus.db-wal", "data/bus.db-shm"] {
+        let path = deployment.builder(Role::Up).path(file);
+        std::fs::remove_file(&path).unwrap_or_else(|e| panic!("remove {}: {e}", path.display()));
+    }
+    deployment.start().await;
+    some_registered(&deployment.people()).await;
+    deployment.converged().await;
+}
