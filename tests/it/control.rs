@@ -1,5 +1,6 @@
 //! `edd control`: a service alone, as an operator runs it beside others.
 
+use edd_events::database::Database;
 use edd_servers::nats::Nats;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -55,4 +56,58 @@ async fn a_database_that_is_away_or_unknown_is_named_without_its_password() {
         assert_eq!(output.code, Some(code), "{output:#?}");
         assert!(output.stderr.contains(told) && !output.stderr.contains("secret"), "{output:#?}");
     }
+}
+
+/// As many as a full run has time for.
+fn many() -> u64 {
+    if std::env::var_os("EDD_TEST_FULL").is_some() { 1_000_000 } else { 20_000 }
+}
+
+/// Whoever reads all users, however many, costs the service a page at a time.
+#[tokio::test]
+async fn a_list_of_all_users_is_read_in_bounded_memory() {
+    let nats = Nats::start();
+    let mut auth = Edd::control("auth").env("NATS_URL", &nats.url()).env("SERVICE_API_KEY", "key").start().await;
+    auth.signal(Signal::TERM);
+    auth.wait_exit().await;
+    let database = Database::attach_file(&auth.path("data/auth.db")).await.expect("the service's database");
+    let insert = format!(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {}) \
+         INSERT INTO users (id, id_bytes, username, display_name, password_hash, is_admin, version, created_at) \
+         SELECT printf('%021d', i), CAST(printf('%021d', i) AS BLOB), 'user-' || i, 'User ' || i, '', 0, 1, 0 FROM n",
+        many()
+    );
+    let insert = sqlx::query(sqlx::AssertSqlSafe(insert)).execute(database.writer());
+    insert.await.expect("users");
+    database.close().await;
+    let auth = auth.again().start().await;
+    let key = [("x-service-key", "key")];
+    let page = async |after: &str| {
+        let page = auth.ask(&format!("GET /api/users?limit=5000{after}"), "auth", &key, &Value::Null).await;
+        assert_eq!(page.status, 200, "{}", page.text());
+        page.json()
+    };
+    let mut users = page("").await;
+    let before = auth.resident_kib();
+    let (mut count, mut last) = (0, String::new());
+    loop {
+        for user in users["users"].as_array().expect("a list") {
+            let id = user["user_id"].as_str().expect("an id").to_owned();
+            assert!(id > last, "{id} after {last}");
+            (count, last) = (count + 1, id);
+        }
+        match users["next_cursor"].as_str() {
+            Some(cursor) => users = page(&format!("&after={cursor}")).await,
+            None => break,
+        }
+    }
+    // And the first administrator.
+    assert_eq!(count, many() + 1);
+    if count < 100_000 {
+        // Of a million it takes longer than this test waits for an answer.
+        let digest = auth.ask("GET /api/users/digest", "auth", &key, &Value::Null).await.json();
+        assert!(digest["digest"].as_str().is_some_and(|digest| digest.starts_with(&format!("{count}:"))), "{digest}");
+    }
+    let grown = auth.resident_kib().saturating_sub(before);
+    assert!(grown < 64 * 1024, "{grown} KiB for {count} users");
 }

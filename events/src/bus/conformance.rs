@@ -180,6 +180,8 @@ async fn giving_up(bus: &dyn Bus) {
     assert!(bus.pull(&AUDITOR, 10, MOMENT).await.expect("no error").is_empty());
     let state = bus.consumer(&AUDITOR).await.expect("a state");
     assert_eq!((state.ack_floor, state.unanswered), (delivery.seq, 0));
+    assert!(bus.pull(&MAILER, 0, MOMENT).await.expect("no error").is_empty(), "nothing was asked for");
+    assert_eq!(bus.consumer(&MAILER).await.expect("a state").waiting, 2);
     // Nothing comes: the wait ends by itself.
     bus.arrival("USERS", delivery.seq, MOMENT).await.expect("a wait");
 }

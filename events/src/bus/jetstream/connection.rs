@@ -8,7 +8,8 @@ use std::time::Duration;
 use async_nats::connection::State;
 use async_nats::jetstream::response::Response;
 use async_nats::{
-    Client, ConnectOptions, Event, HeaderMap, Message, Request, RequestErrorKind, ServerAddr, ServerError,
+    Client, ClientError, ConnectOptions, Event, HeaderMap, Message, Request, RequestErrorKind, Server, ServerAddr,
+    ServerError,
 };
 use bytes::Bytes;
 use serde_json::Value;
@@ -121,10 +122,16 @@ impl Connection {
         let addresses = addresses(&config.urls)?;
         let (troubles, _) = broadcast::channel(MAX_TROUBLES);
         let reason = Arc::new(Mutex::new("no server has answered yet".to_owned()));
-        let (told, last) = (troubles.clone(), reason.clone());
-        let options = options(config).await?.event_callback(move |event| {
+        let (told, last, failed) = (troubles.clone(), reason.clone(), reason.clone());
+        let options = options(config).await?;
+        let options = options.event_callback(move |event| {
             note(event, &told, &last);
             std::future::ready(())
+        });
+        // Called before every try; the only place that tells in full why the one before failed. It chooses no server.
+        let options = options.reconnect_to_server_callback(move |servers, _| {
+            note_failures(&servers, &failed);
+            std::future::ready(None)
         });
         let client = options.connect(addresses).await.map_err(|error| BusError::Refused(format!("NATS: {error}")))?;
         let connection = Self { client, troubles, reason };
@@ -294,11 +301,29 @@ fn note(event: Event, troubles: &broadcast::Sender<Trouble>, reason: &Mutex<Stri
             tell(Trouble::Denied(text));
         }
         Event::ServerError(error) => because(error.to_string()),
+        Event::ClientError(ClientError::Other(kind)) => {
+            // More may be known by now.
+            let mut reason = reason.lock().unwrap_or_else(PoisonError::into_inner);
+            if !reason.contains(&kind) {
+                *reason = kind;
+            }
+        }
         Event::ClientError(error) => because(error.to_string()),
         Event::SlowConsumer(subscription) => {
             tracing::warn!(subscription, "NATS sent more than there is room for; the rest is dropped");
         }
         Event::Connected | Event::LameDuckMode | Event::Draining | Event::Closed => {}
+    }
+}
+
+fn note_failures(servers: &[Server], reason: &Mutex<String>) {
+    let told = |server: &Server| {
+        let error = server.last_error.as_ref()?;
+        Some(format!("{}:{}: {error}", server.addr.host(), server.addr.port()))
+    };
+    let failures: Vec<_> = servers.iter().filter_map(told).collect();
+    if !failures.is_empty() {
+        *reason.lock().unwrap_or_else(PoisonError::into_inner) = failures.join("; ");
     }
 }
 

@@ -29,7 +29,10 @@ pub(super) async fn fetch(
     wait: Duration,
 ) -> Result<Vec<Delivered>, Failure> {
     connection.ready().await?;
-    let (client, most, wait) = (connection.client(), most.clamp(1, MAX_ACK_PENDING), wait.max(SHORTEST_WAIT));
+    if most == 0 {
+        return Ok(Vec::new());
+    }
+    let (client, most, wait) = (connection.client(), most.min(MAX_ACK_PENDING), wait.max(SHORTEST_WAIT));
     let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}");
     let inbox = client.new_inbox();
     let subjects = [subject.as_str(), inbox.as_str()];

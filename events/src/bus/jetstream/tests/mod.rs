@@ -3,6 +3,7 @@
 mod broker_gone;
 mod layouts;
 mod permissions;
+mod tls;
 
 use edd_proto::{CONSUMERS, STREAMS};
 use edd_servers::nats::Nats;
