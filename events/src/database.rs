@@ -18,6 +18,8 @@ use crate::schema;
 use wake::Wake;
 
 mod outage;
+#[cfg(test)]
+pub(crate) mod sabotage;
 mod wake;
 
 pub use outage::is_outage;
@@ -60,6 +62,8 @@ pub struct Database {
     committed: Arc<Notify>,
     /// None where no other process writes to the database.
     wake: Option<Arc<Wake>>,
+    #[cfg(test)]
+    sabotage: sabotage::Sabotage,
 }
 
 /// A step of a schema. Its SQL may say `{serial}` for a growing primary key, `{key}` for a primary key of text that sorts
@@ -121,7 +125,15 @@ impl Database {
                 (pool.clone(), pool)
             }
         };
-        Ok(Self { kind, writer, reader, committed: Arc::default(), wake: None })
+        Ok(Self {
+            kind,
+            writer,
+            reader,
+            committed: Arc::default(),
+            wake: None,
+            #[cfg(test)]
+            sabotage: sabotage::Sabotage::default(),
+        })
     }
 
     async fn migrate(&self, steps: &[Step]) -> Result<(), DatabaseError> {
@@ -163,8 +175,8 @@ impl Database {
     pub async fn begin(&self) -> sqlx::Result<Transaction> {
         match self.kind {
             // A deferred one that turns into a writer later fails if another wrote meanwhile.
-            Kind::Sqlite => self.writer.begin_with("BEGIN IMMEDIATE").await,
-            Kind::Postgres => self.writer.begin().await,
+            Kind::Sqlite => self.writer().begin_with("BEGIN IMMEDIATE").await,
+            Kind::Postgres => self.writer().begin().await,
         }
     }
 
@@ -178,7 +190,11 @@ impl Database {
             // COMMIT rolls a failed transaction back, and calls that a success. Any other statement fails.
             sqlx::query("SELECT 1").execute(&mut *transaction).await?;
         }
+        #[cfg(test)]
+        self.sabotage.before_commit()?;
         transaction.commit().await?;
+        #[cfg(test)]
+        self.sabotage.after_commit()?;
         self.committed.notify_waiters();
         if let Some(wake) = &self.wake {
             wake.tell();
@@ -194,11 +210,19 @@ impl Database {
 
     /// For reading outside a transaction.
     pub fn reader(&self) -> &AnyPool {
+        #[cfg(test)]
+        if let Some(closed) = self.sabotage.closed() {
+            return closed;
+        }
         &self.reader
     }
 
     /// For a single statement that writes.
     pub fn writer(&self) -> &AnyPool {
+        #[cfg(test)]
+        if let Some(closed) = self.sabotage.closed() {
+            return closed;
+        }
         &self.writer
     }
 

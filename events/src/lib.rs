@@ -25,5 +25,7 @@ mod schema;
 #[cfg(test)]
 mod scratch;
 pub mod service;
+#[cfg(test)]
+mod simulation;
 pub mod tail;
 pub mod user_cache;
