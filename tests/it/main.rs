@@ -15,6 +15,7 @@ mod client_certificates;
 mod commands;
 mod drain;
 mod events_cli;
+mod events_crashes;
 mod events_faults;
 mod events_flows;
 mod forwarding;
