@@ -82,9 +82,14 @@ fn verify_a_known_token(bencher: Bencher, count: usize) {
     bencher.bench_local(|| runtime.block_on(verifier.verify(black_box(&token))).expect("a good token"));
 }
 
+/// A session that was good until now.
 #[divan::bench(args = REVOKED)]
 fn revoke(bencher: Bencher, count: usize) {
     let set = revoked(count);
-    let one = Revocation::Session { session_id: "another".to_owned(), user: None, expires_at: None, version: 2 };
-    bencher.bench(|| set.insert(black_box(&one)));
+    let mut next = 0;
+    let another = || {
+        next += 1;
+        Revocation::Session { session_id: format!("another-{next}"), user: None, expires_at: None, version: 2 }
+    };
+    bencher.with_inputs(another).bench_local_refs(|revocation| set.insert(black_box(revocation)));
 }

@@ -56,7 +56,7 @@ impl fmt::Display for ServiceUrl {
 /// The auth service's routes: its own host, and what the dashboard's host takes from it.
 pub fn auth(domain: &HostName, service: &ServiceUrl) -> Result<Vec<Route>, RouteError> {
     let own = HostName::parse(&format!("auth.{domain}"))?;
-    let by_path = ["/", "/login", "/api", "/admin", "/.well-known/jwks.json"];
+    let by_path = ["/", "/login", "/register", "/logout", "/api", "/admin", "/.well-known/jwks.json"];
     std::iter::once(service.route(&own, "/")).chain(by_path.map(|path| service.route(domain, path))).collect()
 }
 
@@ -88,6 +88,8 @@ mod tests {
                 "auth.cloud.localhost/",
                 "cloud.localhost/",
                 "cloud.localhost/login",
+                "cloud.localhost/register",
+                "cloud.localhost/logout",
                 "cloud.localhost/api",
                 "cloud.localhost/admin",
                 "cloud.localhost/.well-known/jwks.json"

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use edd_gateway::route::HostName;
 
 use crate::auth::AuthArgs;
@@ -301,10 +301,10 @@ pub enum EventsCommand {
         /// How many at most.
         #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         limit: u32,
-        #[command(flatten)]
-        service: ServiceArgs,
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        service: ServiceArgs,
     },
     /// Follow events as they are written and handled.
     Tail {
@@ -313,9 +313,26 @@ pub enum EventsCommand {
         /// End after this many.
         #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
         limit: Option<u32>,
+        /// Print them as they come, one line of JSON each.
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         service: ServiceArgs,
-        /// Print them as they come, one line of JSON each.
+    },
+    /// Rebuild a service's copy of another's state, beside the running service, and swap it in when it is whole.
+    Replay {
+        /// Which copy.
+        #[arg(long, default_value = "user_cache")]
+        projection: String,
+        /// From what [default: the stream if it has everything, else the owner].
+        #[arg(long)]
+        from: Option<ReplaySource>,
+        #[command(flatten)]
+        service: ServiceArgs,
+        #[command(flatten)]
+        plane: PlaneArgs,
+        #[command(flatten)]
+        owner: OwnerArgs,
         #[arg(long)]
         json: bool,
     },
@@ -323,11 +340,20 @@ pub enum EventsCommand {
     Show {
         /// The event's id.
         id: String,
-        #[command(flatten)]
-        service: ServiceArgs,
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        service: ServiceArgs,
     },
+}
+
+/// What a projection is rebuilt from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ReplaySource {
+    /// The events that the stream keeps, while those are all that there were.
+    Stream,
+    /// The owner's own state.
+    Owner,
 }
 
 /// Dead letters of one service, or of all.
@@ -336,10 +362,10 @@ pub struct DlqArgs {
     /// Whose database is asked [default: all that are there].
     #[arg(long)]
     pub service: Option<ServiceName>,
-    #[command(flatten)]
-    pub databases: DatabaseArgs,
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub databases: DatabaseArgs,
 }
 
 #[derive(Debug, Subcommand)]

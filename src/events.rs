@@ -12,7 +12,9 @@ use serde_json::{Value, json};
 use crate::admin_client::block_on;
 use crate::cli::{EventFilterArgs, EventsCommand, ServiceArgs};
 use crate::databases::{ServiceName, away};
+
 use crate::exit::{Code, Failure, Outcome};
+use crate::replay;
 use crate::routes::print_table;
 
 /// Between two looks of `tail`.
@@ -51,6 +53,9 @@ pub fn run(command: EventsCommand) -> Outcome {
         match command {
             EventsCommand::List { filter, limit, service, json } => list(filter.into(), limit, &service, json).await,
             EventsCommand::Tail { filter, limit, service, json } => tail(filter.into(), limit, &service, json).await,
+            EventsCommand::Replay { projection, from, service, plane, owner, json } => {
+                replay::run(&projection, from, &service, &plane, &owner, json).await
+            }
             EventsCommand::Show { id, service, json } => show(id, &service, json).await,
         }
     })

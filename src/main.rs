@@ -20,6 +20,7 @@ mod logging;
 mod manual;
 mod plane;
 mod remote;
+mod replay;
 mod report;
 mod routes;
 mod secret;

@@ -78,7 +78,7 @@ impl Services {
         let location = run.databases.of(ServiceName::Auth, data_dir)?;
         let auth = AuthRole::start(auth, domain, &plane, &location, &parts.registry).await?;
         parts.health.add(auth.report.clone());
-        let owner: Arc<dyn Owner> = Arc::new(auth.auth.service().clone());
+        let owner: Arc<dyn Owner> = Arc::new(auth.auth.service().owner());
         let mut followers = Vec::new();
         for role in [follower::SFS, follower::COMPUTE, follower::GATEWAY] {
             let location = run.databases.of(role.service, data_dir)?;
@@ -123,7 +123,7 @@ fn announce(addresses: &Addresses, domain: &HostName, routes: &Path, first: Opti
     println!("  http://demo.{domain}:{http}/        the demo service, in plain HTTP");
     println!("  https://demo.{domain}:{https}/      the same over HTTPS and HTTP/2");
     println!("  http://{}/readyz?verbose   health; also /metrics and /routes\n", addresses.admin);
-    println!("  dashboard   https://{domain}:{https}/login");
+    println!("  dashboard   https://{domain}:{https}/");
     if let Some(FirstPassword { username, password }) = first {
         let username = username.as_str();
         println!("              sign in as {username}, password {password} (shown only now)");

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::harness::browser::{self, Browser};
 use crate::harness::{Edd, Response, within};
 
 const ROUTES: &str = "routes: [{host: demo.test, target: 'edd-demo:80'}]";
@@ -56,7 +57,7 @@ async fn a_tenant_registers_logs_in_and_out() {
     let out = edd.ask("POST /api/logout", API, &[("authorization", &bearer(token))], &Value::Null).await;
     assert_eq!(expect(200, &out), json!({"status": "ok"}));
     assert_eq!(self::session(&edd, token).await.status, 401);
-    for (name, password, status) in [("ann", "wrong password", 401), ("nobody", "tr0ub4dor&3", 401), ("ann", "", 401)] {
+    for (name, password, status) in [("ann", "wrong password", 401), ("nobody", "tr0ub4dor&3", 401), ("ann", "", 400)] {
         let refused = login(&edd, name, password).await;
         assert_eq!(refused.status, status, "{name} {password}");
         assert!(refused.json()["error"].is_string(), "{}", refused.text());
@@ -166,7 +167,9 @@ async fn a_request_is_found_again_in_the_events_that_it_caused() {
     let listed = listed.run().await.json();
     let subjects: Vec<_> = listed["events"].as_array().expect("a list").iter().map(|event| &event["subject"]).collect();
     let created = format!("auth.user.{}.created", answer.json()["user_id"].as_str().expect("an id"));
-    assert_eq!(subjects, [&json!(created)]);
+    // Who registers is signed in as well.
+    assert_eq!((subjects.len(), subjects[1]), (2, &json!(created)), "{subjects:?}");
+    assert!(subjects[0].as_str().is_some_and(|session| session.starts_with("auth.session.")), "{subjects:?}");
 }
 
 /// The gateway keeps a copy of every user, made by events.
@@ -184,4 +187,60 @@ async fn users_reach_the_gateway_s_own_database() {
         }
     });
     told.await;
+}
+
+/// The page and its script, with a browser's own idea of cookies, origins and policies.
+#[tokio::test]
+async fn a_browser_signs_in_and_out() {
+    if !browser::wanted() {
+        return;
+    }
+    let edd = start().await;
+    for origin in [
+        format!("https://{DASHBOARD}:{}", edd.https.port()),
+        // Browsers take names below `localhost` for safe, and so keep cookies that are for HTTPS alone.
+        format!("http://{DASHBOARD}:{}", edd.http.port()),
+    ] {
+        let mut browser = Browser::open(&format!("{origin}/")).await;
+        within("the form", async { while !browser.text().await.contains("Password") {} }).await;
+        let fill = format!(
+            "document.querySelector('[name=username]').value = 'admin';
+             document.querySelector('[name=password]').value = '{ADMIN_PASSWORD}';
+             document.querySelector('form').requestSubmit()"
+        );
+        browser.evaluate(&fill).await;
+        within("the name of who signed in", async { while !browser.text().await.contains("Signed in as") {} }).await;
+        let session = browser.evaluate("fetch('/api/session').then(answer => answer.json())").await;
+        assert_eq!(session["username"], "admin", "{origin}");
+        assert_eq!(browser.evaluate("document.cookie").await, "", "no script may read it");
+        let out = "fetch('/api/logout', {method: 'POST'}).then(() => fetch('/api/session')).then(a => a.status)";
+        assert_eq!(browser.evaluate(out).await, 401, "{origin}");
+    }
+}
+
+/// Beside the running service, and from either side.
+#[tokio::test]
+async fn a_copy_of_the_users_is_rebuilt_by_one_command() {
+    let edd = start().await;
+    register(&edd, "ann").await;
+    register(&edd, "bob").await;
+    let replay = |arguments: &[&str]| {
+        let verb = edd.verb(&["events", "replay", "--json"]).args(arguments);
+        verb.env("EDD_DATA_DIR", "data").run()
+    };
+    let from_stream = replay(&["--service", "sfs"]).await.json();
+    assert_eq!((&from_stream["source"], &from_stream["read"]), (&json!("stream"), &json!(3)), "{from_stream}");
+    let from_owner = replay(&["--service", "gateway", "--from", "owner"]).await.json();
+    assert_eq!((&from_owner["source"], &from_owner["read"]), (&json!("owner"), &json!(3)), "{from_owner}");
+    for (arguments, hint) in [
+        (&["--service", "sfs", "--projection", "files"][..], "it has `user_cache`"),
+        (&["--service", "auth"], "auth has no copies"),
+    ] {
+        let refused = replay(arguments).await;
+        assert_eq!(refused.code, Some(78), "{refused:#?}");
+        assert!(refused.stderr.contains(hint), "{refused:#?}");
+    }
+    register(&edd, "eve").await;
+    let again = replay(&["--service", "sfs", "--from", "stream"]).await.json();
+    assert_eq!(again["read"], 4, "{again}");
 }

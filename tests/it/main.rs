@@ -13,6 +13,7 @@ mod bodies;
 mod certificates;
 mod client_certificates;
 mod commands;
+mod control;
 mod drain;
 mod events_cli;
 mod events_crashes;

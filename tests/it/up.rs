@@ -51,13 +51,14 @@ async fn a_newcomer_needs_nothing_else() {
     let edd = bare(home.path(), &[]).start();
     let text = greeting(&edd).await;
     let urls = urls(&text);
-    let [http, https, admin] = urls.as_slice() else { panic!("three addresses in {text}") };
-    assert!(http.starts_with("http://cloud.localhost:"), "{text}");
-    assert!(https.starts_with("https://cloud.localhost:"), "{text}");
+    let [http, https, admin, dashboard] = urls.as_slice() else { panic!("four addresses in {text}") };
+    assert!(http.starts_with("http://demo.cloud.localhost:"), "{text}");
+    assert!(https.starts_with("https://demo.cloud.localhost:"), "{text}");
+    assert!(dashboard.starts_with("https://cloud.localhost:"), "{text}");
     assert!(admin.starts_with("http://127.0.0.1:") && admin.ends_with("/readyz?verbose"), "{text}");
     // No name is given to curl: whoever follows the text has none to give either.
-    for (url, part) in [(http, "<html"), (https, "<html"), (admin, "[+] routes")] {
-        let output = curl(&root, &["--fail", url]).await;
+    for (url, part) in [(http, "<html"), (https, "<html"), (admin, "[+] routes"), (dashboard, "<form")] {
+        let output = curl(&root, &["--fail", "--location", url]).await;
         assert!(output.ok().contains(part), "{url}: {output:#?}");
     }
     let echo = curl(&root, &["--http2", &format!("{https}echo?q")]).await.json();
@@ -70,7 +71,7 @@ async fn a_newcomer_needs_nothing_else() {
     assert_eq!(std::fs::read_to_string(&routes).expect("the example"), EXAMPLE);
     let authority = std::fs::read(&root).expect("the local authority");
     assert_eq!(interrupt(edd).await.code, Some(0));
-    std::fs::write(&routes, "routes: [{host: cloud.localhost, redirect: {to: 'http://elsewhere.test'}}]\n")
+    std::fs::write(&routes, "routes: [{host: demo.cloud.localhost, redirect: {to: 'http://elsewhere.test'}}]\n")
         .expect("a file");
     let edd = bare(home.path(), &[]).start();
     let https = self::urls(&greeting(&edd).await).remove(1);

@@ -12,7 +12,7 @@ pub mod entropy;
 pub mod error;
 pub mod limiter;
 pub mod model;
-mod owner;
+pub mod owner;
 mod page;
 pub mod password;
 pub mod scope;

@@ -1,15 +1,26 @@
 //! The users as those who keep a copy of them see them: pages and a digest, see [`Owner`].
 
 use async_trait::async_trait;
+use edd_events::database::Database;
 use edd_events::projection::{Digest, DigestBuilder, Entry, Owner, OwnerError, Page};
 use edd_events::user_cache;
 
-use crate::auth::error::AuthError;
 use crate::auth::model::User;
-use crate::auth::service::Service;
+use crate::auth::store::users;
 
 /// Users read in one go for a digest.
 const PAGE_ROWS: u32 = 1000;
+
+/// The users of an auth database.
+#[derive(Clone, Debug)]
+pub struct Users(Database);
+
+impl Users {
+    /// `database` has the tables of the auth service.
+    pub fn of(database: Database) -> Self {
+        Self(database)
+    }
+}
 
 /// The row that others have of `user`.
 fn entry(user: User) -> Entry {
@@ -17,14 +28,11 @@ fn entry(user: User) -> Entry {
     user_cache::entry(user.id, user.version, Some(user.number), names)
 }
 
-fn away(error: AuthError) -> OwnerError {
-    OwnerError::Unavailable(error.to_string())
-}
-
 #[async_trait]
-impl Owner for Service {
+impl Owner for Users {
     async fn page(&self, after: Option<String>, most: u32) -> Result<Page, OwnerError> {
-        let users = self.users_page(after.as_deref(), most.saturating_add(1), true).await.map_err(away)?;
+        let users = users::page(self.0.reader(), after.as_deref(), most.saturating_add(1), true).await;
+        let users = users.map_err(|error| OwnerError::Unavailable(error.to_string()))?;
         let more = users.len() > most as usize;
         Ok(Page { entries: users.into_iter().take(most as usize).map(entry).collect(), more })
     }

@@ -136,6 +136,8 @@ fn fill(template: &str, values: &[(&str, &str)]) -> String {
 
 pub(in crate::auth) fn router(service: Service) -> Router<Service> {
     Router::new()
+        // Until there is more to see on the dashboard's host than who is signed in.
+        .route("/", get(async || Redirect::to("/login")))
         .route("/login", get(show_sign_in).post(sign_in))
         .route("/register", get(show_register).post(register))
         .route("/logout", post(sign_out))

@@ -61,7 +61,7 @@ pub struct Hasher {
     running: Arc<Semaphore>,
     admitted: Arc<Semaphore>,
     hashes: Arc<AtomicU64>,
-    /// Of no password: what an unknown user's password is compared with.
+    /// Of a random password that nobody was told: what an unknown user's password is compared with.
     decoy: Arc<str>,
 }
 
@@ -102,11 +102,9 @@ impl Hasher {
     /// # Errors
     /// [`PasswordError::Busy`], or the hash is broken.
     pub async fn verify(&self, password: &Password, stored: Option<&str>) -> Result<Verdict, PasswordError> {
-        let is_known = stored.is_some();
         let stored = stored.unwrap_or(&self.decoy).to_owned();
         let (argon2, password) = (self.argon2.clone(), password.clone());
-        let verdict = self.run(move || verify(&argon2, &password, &stored)).await?;
-        Ok(if is_known { verdict } else { Verdict::Wrong })
+        self.run(move || verify(&argon2, &password, &stored)).await
     }
 
     /// How many hashes were made so far.

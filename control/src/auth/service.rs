@@ -26,6 +26,7 @@ use crate::auth::entropy::Entropy;
 use crate::auth::error::AuthError;
 use crate::auth::limiter::{Limiter, Network};
 use crate::auth::model::RecordId;
+use crate::auth::owner::Users;
 use crate::auth::password::{Hasher, PasswordError};
 
 pub use accounts::NewAccount;
@@ -95,6 +96,11 @@ impl Service {
     /// How many passwords were hashed so far.
     pub fn hashes(&self) -> u64 {
         self.0.hasher.hashes()
+    }
+
+    /// The users, for those who keep a copy of them.
+    pub fn owner(&self) -> Users {
+        Users::of(self.0.database.clone())
     }
 
     /// The public keys, as a JWKS.

@@ -131,9 +131,13 @@ impl Fixture {
         assert!(bus.publish(&messages).await.1.is_none());
     }
 
-    async fn recreate(&self) {
+    /// Puts another bus in the place of the one that was, with these messages.
+    async fn recreate(&self, name: &str, ids: std::ops::Range<u32>) {
         self.clock.advance(Duration::from_secs(1));
-        *self.exchange.bus.lock().expect("no panic") = open(&self.dir, "another.db", &self.clock).await;
+        let another = open(&self.dir, name, &self.clock).await;
+        let messages: Vec<_> = ids.map(|id| conformance::message(&id.to_string(), "user.a.created")).collect();
+        assert!(another.publish(&messages).await.1.is_none());
+        *self.exchange.bus.lock().expect("no panic") = another;
     }
 
     async fn mark(&self) -> Mark {
@@ -194,6 +198,17 @@ async fn everything_after_the_mark_is_told_in_order_and_then_what_comes() {
 }
 
 #[tokio::test]
+async fn a_stream_without_anything_that_matches_is_caught_up_with() {
+    let mut fixture = Fixture::new().await;
+    let mark = fixture.mark().await;
+    fixture.publish(0..5, "user.a.deleted").await;
+    let running = fixture.follow(mark);
+    let told = tokio::time::timeout(PATIENCE, fixture.told.recv()).await.expect("an end");
+    assert_eq!(told, Some(Told::CaughtUp));
+    fixture.end(running).await;
+}
+
+#[tokio::test]
 async fn without_a_mark_the_whole_stream_is_told() {
     let mut fixture = Fixture::new().await;
     let running = fixture.follow(Mark { epoch: None, seq: 5 });
@@ -228,7 +243,12 @@ async fn a_stream_that_was_created_anew_is_loaded_again_and_told_from_its_beginn
     fixture.publish(0..5, "user.a.created").await;
     let running = fixture.follow(Mark { epoch: None, seq: 0 });
     assert_eq!(fixture.next().await.len(), 5);
-    fixture.recreate().await;
+    // One with more in it than was read, whose numbers would go on.
+    fixture.recreate("fuller.db", 100..110).await;
+    let mut expected = vec![Told::Reset];
+    expected.extend(messages(100..110, 1));
+    assert_eq!(fixture.next().await, expected);
+    fixture.recreate("empty.db", 0..0).await;
     assert_eq!(fixture.next().await, [Told::Reset]);
     fixture.publish(5..7, "user.a.created").await;
     assert_eq!(fixture.next().await, messages(5..7, 1));

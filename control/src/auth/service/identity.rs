@@ -46,8 +46,7 @@ impl Service {
         let now = self.0.clock.now();
         let claims = self.0.keys.verify(token, now).map_err(AuthError::Token)?;
         let id: RecordId = claims.sid.parse().map_err(|_| REFUSED)?;
-        let live = sessions::live(self.0.database.reader(), &id, now).await?;
-        let (session, user) = live.filter(|(_, user)| user.id == claims.user_id).ok_or(REFUSED)?;
+        let (session, user) = sessions::live(self.0.database.reader(), &id, now).await?.ok_or(REFUSED)?;
         Ok(Identity { user, via: Via::Session(session) })
     }
 

@@ -1,9 +1,12 @@
 //! Publishing in order, whatever fails.
 //!
 //! Messages that are merely sent one after the other do not keep their order: one of them fails, the next is stored,
-//! and the failed one comes again behind it. So each run of messages for one stream goes as one atomic batch, pipelined
-//! and stored as a whole or not at all (NATS ADR-50). What a batch cannot carry, a message that the stream has already
-//! above all, goes one by one, each after the acknowledgement of the one before.
+//! and the failed one comes again behind it. So a long run of messages for one stream goes as one atomic batch (NATS
+//! ADR-50), pipelined and stored as a whole or not at all. A short one, and what a batch cannot carry, a message that
+//! the stream has already above all, goes one by one, each after the acknowledgement of the one before.
+//!
+//! `Nats-Expected-Last-Msg-Id` would chain pipelined messages too, but a mismatch ends a replicated stream (nats-server
+//! 2.15.1: "critical write error: last msgid mismatch").
 
 use async_nats::client::PublishErrorKind;
 use async_nats::jetstream::response::Response;
@@ -18,6 +21,9 @@ use crate::message::Message;
 
 /// Messages in one batch; servers take up to 1000.
 pub(super) const MAX_BATCH_MESSAGES: usize = 512;
+
+/// The server flushes a batch to its disk, which takes about as long as so many acknowledgements.
+const MIN_BATCH_MESSAGES: usize = 32;
 
 const BATCH_ID: &str = "Nats-Batch-Id";
 const BATCH_SEQUENCE: &str = "Nats-Batch-Sequence";
@@ -63,15 +69,17 @@ pub(super) async fn publish(
     run: Vec<Outbound<'_>>,
     seqs: &mut Vec<u64>,
 ) -> Result<(), Failure> {
-    if is_batching && run.len() > 1 {
+    let messages: Vec<_> = run.iter().map(|outbound| outbound.message).collect();
+    if is_batching && run.len() >= MIN_BATCH_MESSAGES {
         let count = run.len() as u64;
-        if let Batched::Stored(last) = batch(connection, stream, &run).await? {
+        if let Batched::Stored(last) = batch(connection, stream, run).await? {
             seqs.extend(last + 1 - count..=last);
             return Ok(());
         }
     }
-    for Outbound { message, headers } in run {
-        let reply = connection.request(&message.subject, headers, message.payload.clone(), ANSWER_WAIT).await?;
+    for message in messages {
+        let (headers, payload) = (wire::headers(message)?, message.payload.clone());
+        let reply = connection.request(&message.subject, headers, payload, ANSWER_WAIT).await?;
         let ack = acknowledgement(&reply)?.map_err(|error| api_error(&error))?;
         // A subject that two streams share would be counted where it is not.
         match (ack["stream"].as_str(), ack["seq"].as_u64()) {
@@ -82,8 +90,9 @@ pub(super) async fn publish(
     Ok(())
 }
 
-async fn batch(connection: &Connection, stream: &str, run: &[Outbound<'_>]) -> Result<Batched, Failure> {
+async fn batch(connection: &Connection, stream: &str, run: Vec<Outbound<'_>>) -> Result<Batched, Failure> {
     connection.ready().await?;
+    let count = run.len();
     let subjects: Vec<_> = run.iter().map(|outbound| outbound.message.subject.as_str()).collect();
     let trouble = connection.trouble(&subjects);
     let sent = tokio::select! {
@@ -97,30 +106,29 @@ async fn batch(connection: &Connection, stream: &str, run: &[Outbound<'_>]) -> R
         Err(failure) => return Err(failure),
     };
     match acknowledgement(&reply)? {
-        Ok(ack) if ack["stream"] == stream && ack["count"] == run.len() => {
-            let last = ack["seq"].as_u64().filter(|last| *last >= run.len() as u64);
+        Ok(ack) if ack["stream"] == stream && ack["count"] == count => {
+            let last = ack["seq"].as_u64().filter(|last| *last >= count as u64);
             Ok(last.map_or(Batched::Rejected, Batched::Stored))
         }
         Ok(_) => Ok(Batched::Rejected),
         Err(error) if error.code() >= 500 => Err(api_error(&error).into()),
         Err(error) => {
-            tracing::debug!(%error, messages = run.len(), "a batch goes one by one");
+            tracing::debug!(%error, messages = count, "a batch goes one by one");
             Ok(Batched::Rejected)
         }
     }
 }
 
 /// Sends all and waits for the answer to the last.
-async fn send(connection: &Connection, run: &[Outbound<'_>]) -> Result<Reply, Failure> {
-    let client = connection.client();
+async fn send(connection: &Connection, run: Vec<Outbound<'_>>) -> Result<Reply, Failure> {
+    let (client, count) = (connection.client(), run.len());
     let inbox = client.new_inbox();
     // Unique among all clients, as an inbox has to be.
     let id = inbox.rsplit('.').next().unwrap_or(&inbox);
-    for (index, Outbound { message, headers }) in run.iter().enumerate() {
-        let mut headers = headers.clone();
+    for (Outbound { message, mut headers }, place) in run.into_iter().zip(1..) {
         headers.insert(BATCH_ID, id);
-        headers.insert(BATCH_SEQUENCE, (index + 1).to_string());
-        if index + 1 == run.len() {
+        headers.insert(BATCH_SEQUENCE, place.to_string());
+        if place == count {
             headers.insert(BATCH_COMMIT, "1");
             return connection.request(&message.subject, headers, message.payload.clone(), ANSWER_WAIT).await;
         }

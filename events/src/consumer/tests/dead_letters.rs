@@ -5,6 +5,7 @@ use crate::event_log::{self, Status};
 use crate::outbox;
 
 on_each_database! {
+    a_requeued_letter_is_tried_once,
     dead_letters_are_requeued_to_their_consumer_or_discarded,
     all_letters_of_one_consumer_are_requeued_at_once_and_its_other_streams_are_not_tried,
     a_dead_letter_goes_out_by_the_outbox,
@@ -15,14 +16,14 @@ async fn dead_letters_are_requeued_to_their_consumer_or_discarded(kind: Kind) {
     let mut fixture = Fixture::new(kind).await;
     fixture.publish(&["a", "a", "b"]).await;
     let broken = || Failure::Permanent("no user".to_owned());
-    fixture.fails("1", vec![broken(), broken()]);
+    fixture.fails("1", vec![broken(), transient()]);
     fixture.fails("3", vec![broken()]);
     assert_eq!(fixture.round().await, [Dead, Handled, Dead], "what is dead holds up nobody");
     let dead = fixture.dead().await;
     dead_letter::requeue(&fixture.database, dead[0].id).await.expect("a change");
     let again = dead_letter::requeue(&fixture.database, dead[0].id).await.expect_err("decided");
     assert!(again.to_string().contains("1 is requeued"), "{again}");
-    assert_eq!(fixture.round().await, [Dead]);
+    assert_eq!(fixture.round().await, [Dead], "it is tried once");
     assert_eq!(fixture.dead().await[0].attempts, 2);
     dead_letter::requeue(&fixture.database, dead[0].id).await.expect("a change");
     dead_letter::discard(&fixture.database, dead[1].id).await.expect("a change");
@@ -111,4 +112,17 @@ async fn the_audit_trail_tells_what_became_of_an_event(kind: Kind) {
     assert_eq!(fixture.round().await, [Handled]);
     let requeued = event_log::after(&fixture.database, &event_log::Filter::default(), 0, 10).await.expect("rows");
     assert_eq!((requeued[0].status, &requeued[0].error), (Status::Completed, &None));
+}
+
+async fn a_requeued_letter_is_tried_once(kind: Kind) {
+    let mut fixture = Fixture::new(kind).await;
+    fixture.publish(&["a"]).await;
+    fixture.fails("1", vec![Failure::Permanent("no user".to_owned())]);
+    assert_eq!(fixture.round().await, [Dead]);
+    dead_letter::requeue(&fixture.database, 1).await.expect("a change");
+    // As two replicas may see it.
+    let (letters, _) = fixture.consumer.waiting().await.expect("what waits");
+    assert_eq!(fixture.consumer.settle(&letters[0]).await, Handled);
+    assert_eq!(fixture.consumer.settle(&letters[0]).await, Duplicate);
+    assert_eq!(fixture.effects().await, ["1"]);
 }

@@ -12,6 +12,8 @@ on_each_database! {
     a_replay_that_was_overtaken_ends_without_a_trace,
     a_stream_that_does_not_tell_everything_is_no_source,
     a_replay_from_the_owner_is_the_snapshot_that_was_needed,
+    an_event_that_a_wrong_row_kept_out_is_in_the_new_table,
+    events_that_expire_during_a_replay_end_it,
     broken_events_are_skipped_and_counted,
 }
 
@@ -205,6 +207,37 @@ async fn a_replay_from_the_owner_is_the_snapshot_that_was_needed(kind: Kind) {
     fixture.auth.state().is_down = true;
     fixture.consume().await;
     assert!(fixture.synchronizer().round().await.expect("no snapshot is needed").is_ready());
+}
+
+async fn an_event_that_a_wrong_row_kept_out_is_in_the_new_table(kind: Kind) {
+    let fixture = filled(kind, 5).await;
+    fixture.execute("UPDATE user_cache SET version = 1000 WHERE user_number = 2").await;
+    fixture.auth.state().hold_after = Some(1);
+    let replay = fixture.replay();
+    let (replayed, ()) = tokio::join!(run(&replay, Some(Source::Owner)), async {
+        fixture.auth.held.notified().await;
+        fixture.publish(&[fixture.auth.named(2, "late")]).await;
+        assert_eq!(fixture.consume().await, [Outcome::Handled]);
+        fixture.auth.go.notify_one();
+    });
+    replayed.expect("a replay");
+    fixture.assert_converged().await;
+}
+
+async fn events_that_expire_during_a_replay_end_it(kind: Kind) {
+    let fixture = filled(kind, 5).await;
+    let expected = fixture.rows().await;
+    fixture.auth.state().hold_after = Some(1);
+    let replay = fixture.replay();
+    let (replayed, ()) = tokio::join!(run(&replay, Some(Source::Owner)), async {
+        fixture.auth.held.notified().await;
+        fixture.publish(&[fixture.auth.named(2, "late")]).await;
+        fixture.clock.advance(Stream::AUTH.retention() + Duration::from_secs(1));
+        fixture.publish(&[fixture.auth.named(3, "later")]).await;
+        fixture.auth.go.notify_one();
+    });
+    assert!(matches!(replayed, Err(ReplayError::Truncated { first_seq: 10, .. })), "{replayed:?}");
+    assert_eq!((fixture.rows().await, fixture.shadows().await), (expected, vec![]));
 }
 
 async fn broken_events_are_skipped_and_counted(kind: Kind) {

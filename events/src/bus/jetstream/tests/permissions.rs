@@ -63,16 +63,18 @@ async fn a_denied_publish_is_a_refusal_and_stops_what_follows() {
     let service = service(&nats).await;
     service.ensure(&[USERS, KEYS], &[MAILER, AUDITOR]).await.expect("as they should be");
     assert!(service.keeper("user.a.created").expect("a stream").is_batching);
-    let subjects = ["user.a.created", "user.b.created", "user.denied.created", "user.a.updated"];
-    let messages: Vec<_> = subjects.iter().map(|subject| message(subject, subject)).collect();
-    // In the middle, alone, first of a batch, last of a batch.
-    for (batch, taken) in [(&messages[..], 2), (&messages[2..3], 0), (&messages[2..], 0), (&messages[1..3], 1)] {
-        let (positions, failure) = service.publish(batch).await;
-        assert_eq!(positions.len(), taken, "{failure:?}");
+    let allowed = changes(80);
+    let mut messages = allowed.clone();
+    messages.insert(40, message("denied", "user.denied.created"));
+    // In the middle of a batch, of a few messages, alone, first of a batch, last of a batch.
+    for (run, taken) in [(0..81, 40), (38..43, 2), (40..41, 0), (40..81, 0), (0..41, 40)] {
+        let (positions, failure) = service.publish(&messages[run.clone()]).await;
+        let seqs: Vec<_> = positions.iter().map(|position| position.seq).collect();
+        assert_eq!(seqs, (run.start as u64 + 1..=run.start as u64 + taken).collect::<Vec<_>>(), "{failure:?}");
         let Some(BusError::Refused(reason)) = failure else { panic!("{failure:?}") };
         assert!(reason.contains("\"user.denied.created\"") && reason.contains("permissions"), "{reason}");
     }
-    assert_eq!(admin.ids("USERS").await, &subjects[..2]);
+    assert_eq!(admin.ids("USERS").await, ids_of(&allowed[..40]));
 }
 
 #[tokio::test]
