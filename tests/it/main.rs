@@ -16,6 +16,7 @@ mod commands;
 mod control;
 mod drain;
 mod events_cli;
+mod events_crashes;
 mod events_faults;
 mod events_flows;
 mod forwarding;

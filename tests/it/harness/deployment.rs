@@ -116,6 +116,11 @@ impl Deployment {
         self.running.insert(role, edd);
     }
 
+    /// One of them has ended.
+    pub fn forget(&mut self, role: Role) {
+        self.running.remove(&role);
+    }
+
     pub fn process(&mut self, role: Role) -> &mut Edd {
         self.running.get_mut(&role).unwrap_or_else(|| panic!("{role:?} does not run"))
     }
