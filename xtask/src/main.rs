@@ -46,6 +46,10 @@ fn perform(task: Task) -> Result<(), Failure> {
             let cargo = Cargo::new(install::ensure(tool::BUILD)?)?;
             run(cargo.command(&["bench", "--workspace", "--locked"]).args(args))
         }
+        Task::BenchEvents { args } => {
+            let command = ["bench", "--package", "edd-events", "--bench", "events", "--locked", "--"];
+            run(test::setup()?.command(&command).args(args))
+        }
         Task::BenchPeers { args } => peers::bench(&args),
     }
 }

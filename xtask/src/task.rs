@@ -11,6 +11,7 @@ cargo xtask <task>
   lint                 rustfmt, clippy and cargo-deny, warnings denied
   ci                   what .ci/run does: setup, lint, test, each timed
   bench [ARGS]         the micro-benchmarks: `cargo bench ARGS`
+  bench events [ARGS]  events beside the bare rates of their database and bus; `bench events --help` lists ARGS
   bench peers [ARGS]   edd beside nginx, haproxy, envoy and caddy; `bench peers --help` lists ARGS
   setup                only install what is missing
   help                 this text
@@ -26,6 +27,7 @@ pub enum Task {
     Lint,
     Ci,
     Bench { args: Vec<String> },
+    BenchEvents { args: Vec<String> },
     BenchPeers { args: Vec<String> },
     Setup,
     Help,
@@ -44,11 +46,13 @@ impl Task {
                 args.retain(|word| word != "--full");
                 return Ok(Self::Test { full, filters: args });
             }
-            "bench" if args.first().is_some_and(|word| word == "peers") => {
-                args.remove(0);
-                return Ok(Self::BenchPeers { args });
+            "bench" => {
+                return Ok(match args.first().map(String::as_str) {
+                    Some("events") => Self::BenchEvents { args: args.split_off(1) },
+                    Some("peers") => Self::BenchPeers { args: args.split_off(1) },
+                    _ => Self::Bench { args },
+                });
             }
-            "bench" => return Ok(Self::Bench { args }),
             "lint" => Self::Lint,
             "ci" => Self::Ci,
             "setup" => Self::Setup,
@@ -79,6 +83,7 @@ mod tests {
         assert_eq!(parse("up --json --routes r.yaml"), Ok(Task::Up { args: words("--json --routes r.yaml") }));
         assert_eq!(parse("bench table"), Ok(Task::Bench { args: words("table") }));
         assert_eq!(parse("bench peers --rounds 2"), Ok(Task::BenchPeers { args: words("--rounds 2") }));
+        assert_eq!(parse("bench events --full"), Ok(Task::BenchEvents { args: words("--full") }));
         assert_eq!(parse("bench table peers"), Ok(Task::Bench { args: words("table peers") }));
     }
 
@@ -98,7 +103,7 @@ mod tests {
 
     #[test]
     fn help_names_every_task() {
-        for name in ["up", "test", "lint", "ci", "bench", "bench peers", "setup", "help"] {
+        for name in ["up", "test", "lint", "ci", "bench", "bench events", "bench peers", "setup", "help"] {
             assert!(HELP.contains(&format!("\n  {name} ")), "{name}");
         }
     }
