@@ -43,6 +43,9 @@ const WAIT: Duration = Duration::from_secs(5);
 const REQUEUED: u32 = 16;
 /// How often the bus hears that a delivery is still being worked on: two signs may be lost.
 const SIGN_EVERY: Duration = Duration::from_secs(ACK_WAIT.as_secs() / 3);
+/// Longest that an event waits for its next try. One that seems to wait for longer was put aside by a clock that was set
+/// back since: such a clock must not hold its entity up until it is where it was.
+const LONGEST_PAUSE: Duration = ACK_WAIT;
 /// Handlers that run at once on PostgreSQL, within its connections. SQLite has one writer, for which others would wait.
 const WORKERS: usize = 4;
 
@@ -204,17 +207,18 @@ impl Consumer {
         let filter = dead_letter::Filter { consumer: Some(self.spec.name), stream: Some(self.spec.stream.name) };
         let letters = dead_letter::list(&self.database, dead_letter::State::Requeued, filter, 0, REQUEUED).await?;
         let mut tasks: Vec<_> = letters.into_iter().map(Task::Requeued).collect();
-        let now = self.clock.now();
+        let (now, mut next_due) = (self.clock.now(), None);
         for mut retry in retry::heads(&self.database, &self.spec, BATCH).await? {
-            if retry.due_at > now {
-                return Ok((tasks, Some(retry.due_at)));
+            if retry.due_at > now && retry.due_at <= now + micros(LONGEST_PAUSE) {
+                next_due = next_due.or(Some(retry.due_at));
+                continue;
             }
             // Due once more if this process ends before it is done.
-            if retry::put_off(&self.database, &mut retry, now + micros(ACK_WAIT)).await? {
+            if retry::put_off(&self.database, &mut retry, now + micros(LONGEST_PAUSE)).await? {
                 tasks.push(Task::Retried(retry));
             }
         }
-        Ok((tasks, None))
+        Ok((tasks, next_due))
     }
 
     fn until(&self, due: Micros) -> Duration {

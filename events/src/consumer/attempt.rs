@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 
-use super::{Consumer, DOWN_PAUSE, Failure, Outcome, Task, retry};
+use super::{Consumer, DOWN_PAUSE, Failure, LONGEST_PAUSE, Outcome, Task, retry};
 use crate::clock::micros;
 use crate::consumer::retry::Retry;
 use crate::dead_letter::{self, Death};
@@ -16,7 +16,7 @@ use crate::{event_log, inbox};
 /// Tries before an event is dead, counted in our database because brokers forget.
 pub const MAX_ATTEMPTS: i64 = 5;
 /// Pauses after the first, second, … failed try.
-const PACE: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(30)];
+const PACE: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(5), LONGEST_PAUSE];
 /// Longest that a handler may take.
 const LONGEST_TRY: Duration = Duration::from_secs(300);
 

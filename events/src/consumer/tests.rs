@@ -29,6 +29,7 @@ on_each_database! {
     failures_are_tried_again_at_a_pace_and_then_dead,
     an_entity_waits_for_its_failed_event_and_the_others_do_not,
     what_waits_is_tried_when_it_is_due_although_nothing_comes,
+    a_clock_that_is_set_back_holds_nothing_up,
     what_waits_is_known_when_the_bus_brings_it_again,
     a_panic_fails_one_event_and_no_consumer,
     a_running_consumer_handles_what_comes_and_stops_when_told,
@@ -205,6 +206,20 @@ async fn what_waits_is_tried_when_it_is_due_although_nothing_comes(kind: Kind) {
         let round = tokio::time::timeout(PATIENCE, fixture.consumer.round(Duration::from_secs(600)));
         assert_eq!(round.await.expect("a short wait").expect("a bus"), expected, "after {wait} ms");
     }
+}
+
+async fn a_clock_that_is_set_back_holds_nothing_up(kind: Kind) {
+    let mut fixture = Fixture::new(kind).await;
+    fixture.publish(&["a", "a", "b"]).await;
+    fixture.fails("1", vec![transient()]);
+    fixture.fails("3", vec![transient(), transient()]);
+    assert_eq!(fixture.round().await, [Retried, Behind, Retried]);
+    fixture.clock.set(fixture.clock.now() - micros(Duration::from_secs(3600)));
+    assert_eq!(fixture.round().await, [Handled, Retried]);
+    assert_eq!(fixture.round().await, [Handled], "the pause goes by the clock as it is now");
+    fixture.clock.advance(Duration::from_secs(5));
+    assert_eq!(fixture.round().await, [Handled]);
+    assert_eq!(fixture.effects().await, ["1", "2", "3"]);
 }
 
 async fn what_waits_is_known_when_the_bus_brings_it_again(kind: Kind) {

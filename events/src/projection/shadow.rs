@@ -10,6 +10,8 @@ use crate::projection::{ReplayError, Shape, Table};
 
 /// How long a replay may show no life before its table is dropped.
 const LEASE: Duration = Duration::from_secs(60);
+/// What a lease may have left by somebody else's clock. With more it is of a clock that was set back since, and over.
+const LONGEST_LEASE: Duration = Duration::from_secs(2 * LEASE.as_secs());
 
 /// A shadow table and the lease on it.
 ///
@@ -29,9 +31,10 @@ impl Shadow {
         let mut transaction = database.begin().await?;
         let take = sqlx::query(
             "UPDATE projections SET round = round + 1, shadows = shadows + 1, shadow_until = $1 \
-             WHERE name = $2 AND (shadow IS NULL OR shadow_until < $3) RETURNING round, shadows, shadow",
+             WHERE name = $2 AND (shadow IS NULL OR shadow_until NOT BETWEEN $3 AND $4) RETURNING round, shadows, shadow",
         );
-        let take = take.bind(now + micros(LEASE)).bind(shape.name).bind(now).fetch_optional(&mut *transaction).await?;
+        let take = take.bind(now + micros(LEASE)).bind(shape.name).bind(now).bind(now + micros(LONGEST_LEASE));
+        let take = take.fetch_optional(&mut *transaction).await?;
         let row = take.ok_or(ReplayError::Running { projection: shape.name, lease: LEASE })?;
         if let Some(stale) = row.try_get::<Option<String>, _>("shadow")? {
             Table::named(shape, &stale).drop(&mut transaction).await?;
@@ -82,12 +85,15 @@ impl Shadow {
 
 /// Drops what a dead replay left.
 pub(crate) async fn clean(database: &Database, shape: &'static Shape, now: Micros) -> sqlx::Result<()> {
-    let select = "SELECT shadow FROM projections WHERE name = $1 AND shadow IS NOT NULL AND shadow_until < $2";
-    let stale = sqlx::query_scalar::<_, String>(select).bind(shape.name).bind(now);
+    let longest = now + micros(LONGEST_LEASE);
+    let select = "SELECT shadow FROM projections WHERE name = $1 AND shadow IS NOT NULL \
+                  AND shadow_until NOT BETWEEN $2 AND $3";
+    let stale = sqlx::query_scalar::<_, String>(select).bind(shape.name).bind(now).bind(longest);
     let Some(name) = stale.fetch_optional(database.reader()).await? else { return Ok(()) };
     let mut transaction = database.begin().await?;
-    let release = "UPDATE projections SET shadow = NULL, shadow_until = NULL WHERE shadow = $1 AND shadow_until < $2";
-    let release = sqlx::query(release).bind(name.clone()).bind(now);
+    let release = "UPDATE projections SET shadow = NULL, shadow_until = NULL \
+                   WHERE shadow = $1 AND shadow_until NOT BETWEEN $2 AND $3";
+    let release = sqlx::query(release).bind(name.clone()).bind(now).bind(longest);
     if release.execute(&mut *transaction).await?.rows_affected() > 0 {
         tracing::warn!(projection = shape.name, table = name, "dropped what a replay left that did not end");
         Table::named(shape, &name).drop(&mut transaction).await?;

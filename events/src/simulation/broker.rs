@@ -32,7 +32,8 @@ struct Log {
 #[derive(Clone, Copy, Debug)]
 struct InFlight {
     delivered: u64,
-    due: Micros,
+    since: Micros,
+    wait: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -70,6 +71,17 @@ fn no_stream(stream: &str) -> BusError {
 
 fn key(consumer: &Consumer) -> (&'static str, &'static str) {
     (consumer.stream.name, consumer.name)
+}
+
+impl InFlight {
+    fn new(delivered: u64, since: Micros) -> Self {
+        Self { delivered, since, wait: ACK_WAIT }
+    }
+
+    /// In microseconds. A clock that is set back makes nobody wait for it to come to where it was.
+    fn left(&self, now: Micros) -> Micros {
+        if now < self.since { 0 } else { (micros(self.wait) - (now - self.since)).max(0) }
+    }
 }
 
 impl Log {
@@ -181,8 +193,8 @@ impl Broker {
         // Retention takes what is in flight as well.
         progress.in_flight.retain(|seq, _| log.kept.contains_key(seq));
         let mut deliveries = Vec::new();
-        for (seq, flight) in progress.in_flight.iter_mut().filter(|(_, flight)| flight.due <= now).take(most) {
-            *flight = InFlight { delivered: flight.delivered + 1, due: now + micros(ACK_WAIT) };
+        for (seq, flight) in progress.in_flight.iter_mut().filter(|(_, flight)| flight.left(now) == 0).take(most) {
+            *flight = InFlight::new(flight.delivered + 1, now);
             deliveries.push(log.delivery(*seq, flight.delivered));
         }
         for (seq, kept) in log.kept.range(progress.scanned + 1..) {
@@ -191,7 +203,7 @@ impl Broker {
             }
             progress.scanned = *seq;
             if progress.wants(&kept.message) {
-                progress.in_flight.insert(*seq, InFlight { delivered: 1, due: now + micros(ACK_WAIT) });
+                progress.in_flight.insert(*seq, InFlight::new(1, now));
                 deliveries.push(log.delivery(*seq, 1));
             }
         }
@@ -201,9 +213,9 @@ impl Broker {
 
     /// When the next delivery of `consumer` is due again.
     pub fn next_due(&self, consumer: &Consumer) -> Option<Duration> {
-        let mut data = self.data();
-        let due = data.progress(consumer).ok()?.in_flight.values().map(|flight| flight.due).min()?;
-        Some(Duration::from_micros(due.saturating_sub(self.clock.now()).max(0) as u64))
+        let (mut data, now) = (self.data(), self.clock.now());
+        let left = data.progress(consumer).ok()?.in_flight.values().map(|flight| flight.left(now)).min()?;
+        Some(Duration::from_micros(left as u64))
     }
 
     pub fn answer(&self, consumer: &Consumer, seq: u64, answer: Answer) -> Result<(), BusError> {
@@ -212,8 +224,8 @@ impl Broker {
         // As JetStream: whatever delivery of it is meant, and nothing for one that is answered.
         let Some(flight) = progress.in_flight.get_mut(&seq) else { return Ok(()) };
         match answer {
-            Answer::Later(pause) => flight.due = now + micros(pause),
-            Answer::InProgress => flight.due = now + micros(ACK_WAIT),
+            Answer::Later(wait) => (flight.since, flight.wait) = (now, wait),
+            Answer::InProgress => (flight.since, flight.wait) = (now, ACK_WAIT),
             Answer::Ack | Answer::Terminate => drop(progress.in_flight.remove(&seq)),
         }
         drop(data);
@@ -231,7 +243,7 @@ impl Broker {
     /// Everything that is unanswered is due, as if the wait for it were over.
     pub fn lose_patience(&self, consumer: &Consumer) {
         if let Ok(progress) = self.data().progress(consumer) {
-            progress.in_flight.values_mut().for_each(|flight| flight.due = Micros::MIN);
+            progress.in_flight.values_mut().for_each(|flight| flight.wait = Duration::ZERO);
         }
     }
 

@@ -22,9 +22,11 @@ const OWNED: [Stream; 2] = [Stream::AUTH, Stream::SFS];
 const NAMESPACES: Spec = Spec { name: "compute-service", stream: Stream::SFS, filters: Stream::SFS.subjects };
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Turns of everybody after which there is calm, or never.
-const MOST_TURNS: u32 = 60;
+const MOST_TURNS: u32 = 20;
 /// Longer than the wait for an answer, and than most pauses between two tries.
 const TURN: Duration = Duration::from_secs(31);
+/// After this a replay that died is known to have.
+const LONGEST_LEASE: Duration = Duration::from_secs(121);
 
 pub(super) struct Schedule {
     plan: Plan,
@@ -79,6 +81,7 @@ impl Schedule {
             self.around.world.tell(format!("requeued: {}", service.requeue().await));
         }
         self.settle().await?;
+        self.around.world.clock.advance(LONGEST_LEASE);
         self.synchronize().await?;
         self.around.world.check()?;
         verdict::effects(&self.services, &self.around).await?;
@@ -205,7 +208,7 @@ impl Schedule {
 
     /// Everybody has turns until there is nothing left to do.
     async fn settle(&self) -> Result<(), String> {
-        let world = &self.around.world;
+        let (world, mut last) = (&self.around.world, String::new());
         for turn in 0..MOST_TURNS {
             self.ensure_all().await;
             for service in &self.services {
@@ -221,13 +224,12 @@ impl Schedule {
                 }
             }
             let left = verdict::left_to_do(&self.services, &self.around).await?;
-            let Some((what, due)) = left else { return Ok(()) };
+            let Some(what) = left else { return Ok(()) };
             world.tell(format!("turn {turn}: {what}"));
+            last = what;
             world.clock.advance(TURN);
-            // After a clock that was set back, a retry may be far away.
-            world.clock.set(world.clock.now().max(due));
         }
-        Err("there is no rest".to_owned())
+        Err(format!("after {MOST_TURNS} turns there is still something to do: {last}"))
     }
 
     async fn synchronize(&self) -> Result<(), String> {

@@ -7,7 +7,6 @@ use sqlx::Row;
 
 use super::ledger::{Durable, Event, durable};
 use super::service::{Service, Surroundings};
-use crate::clock::Micros;
 use crate::projection::Owner;
 use crate::{dead_letter, outbox};
 
@@ -20,19 +19,19 @@ fn failed(error: impl std::fmt::Display) -> String {
     format!("the end cannot be looked at: {error}")
 }
 
-/// What somebody still has to do, and when the last of it is due; none if there is nothing.
-pub(super) async fn left_to_do(services: &[Service], around: &Surroundings) -> Verdict<Option<(String, Micros)>> {
-    let (mut left, mut due) = (Vec::new(), Micros::MIN);
+/// What somebody still has to do; none if there is nothing.
+pub(super) async fn left_to_do(services: &[Service], around: &Surroundings) -> Verdict<Option<String>> {
+    let mut left = Vec::new();
     for service in services {
         let reader = service.store.truth.reader();
         let (waiting, _) = outbox::backlog(&service.store.truth).await.map_err(failed)?;
         if waiting > 0 {
             left.push(format!("{waiting} in an outbox"));
         }
-        let last = sqlx::query_scalar::<_, Option<i64>>("SELECT max(due_at) FROM retries").fetch_one(reader).await;
-        if let Some(last) = last.map_err(failed)? {
-            left.push("retries".to_owned());
-            due = due.max(last);
+        let retries = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM retries").fetch_one(reader).await;
+        let retries = retries.map_err(failed)?;
+        if retries > 0 {
+            left.push(format!("{retries} retries"));
         }
         for spec in &service.specs {
             let state = around.broker.consumer(spec).map_err(failed)?;
@@ -46,7 +45,7 @@ pub(super) async fn left_to_do(services: &[Service], around: &Surroundings) -> V
             left.push("requeued letters".to_owned());
         }
     }
-    Ok((!left.is_empty()).then(|| (left.join(", "), due)))
+    Ok((!left.is_empty()).then(|| left.join(", ")))
 }
 
 /// Nobody gave up on what another try would have done, and everybody was told of what was given up.
@@ -69,6 +68,15 @@ pub(super) async fn dead_letters(services: &[Service], around: &Surroundings) ->
         }
     }
     Ok(())
+}
+
+/// Replays leave nothing behind.
+async fn shadows(service: &Service) -> Verdict {
+    let select = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name LIKE 'user_cache_shadow%'";
+    match sqlx::query_scalar::<_, i64>(select).fetch_one(service.store.truth.reader()).await.map_err(failed)? {
+        0 => Ok(()),
+        tables => Err(format!("replays have left {tables} tables")),
+    }
 }
 
 #[derive(Debug)]
@@ -153,6 +161,7 @@ pub(super) async fn projection(services: &[Service], around: &Surroundings) -> V
         if here != owner && !around.ledger.events().values().any(|event| event.is_old) {
             return Err(format!("the projection has {here}, its owner {owner}"));
         }
+        shadows(service).await?;
         let verdict = reconciler.round().await.map_err(failed)?;
         around.world.tell(format!("reconciled: {verdict:?}"));
         let here = synchronizer.digest().await.map_err(failed)?;
