@@ -3,21 +3,15 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitStatus;
-use std::sync::Arc;
 
-use edd_events::bus::local::LocalBus;
-use edd_events::clock::{Clock, ManualClock, SystemClock};
 use edd_events::database::Database;
-use edd_events::projection::{Replay, Source};
-use edd_events::user_cache::{self, UserCache};
-use edd_proto::Stream;
 use edd_servers::nats::Nats;
 use edd_servers::postgres::Postgres;
 use rustix::process::Signal;
 
-use crate::harness::{Deployment, Program, Role};
+use crate::harness::{Deployment, Output, Role, is_full_run};
 
 /// People who register before and after a crash.
 const SOME: usize = 3;
@@ -83,22 +77,22 @@ points_of_one_process! {
     within_a_snapshot: "snapshot.page", 2;
 }
 
-/// The same with a broker and PostgreSQL, each service by itself.
+/// A broker has a memory of its own, and several processes have several databases.
 #[tokio::test(flavor = "multi_thread")]
 async fn separate_processes_die_and_go_on() {
     let nats = Nats::start();
     let mut deployment = Deployment::separate(&nats, Postgres::shared());
-    for role in [Role::Auth, Role::Gateway] {
-        deployment.start_one(role).await;
-    }
+    deployment.start().await;
     some_register(&deployment).await;
-    dies_at(&mut deployment, Role::Sfs, "snapshot.page").await;
-    // What was delivered and not answered comes again after thirty seconds: these two wait for it at the same time.
-    dies_at(&mut deployment, Role::Sfs, "consumer.handled:2").await;
-    deployment.start_one(Role::Sfs).await;
-    dies_at(&mut deployment, Role::Compute, "consumer.committed:2").await;
-    for point in ["consumer.answered:2", "consumer.delivered"] {
-        dies_at(&mut deployment, Role::Compute, point).await;
+    deployment.converged().await;
+    for point in ["consumer.answered:2", "consumer.committed:2"] {
+        dies_of_one(&mut deployment, Role::Compute, point).await;
+    }
+    if is_full_run() {
+        // What was delivered and had no effect comes again after thirty seconds.
+        dies_of_one(&mut deployment, Role::Compute, "consumer.handled").await;
+        dies_of_one(&mut deployment, Role::Sfs, "consumer.delivered").await;
+        deployment.start_one(Role::Sfs).await;
     }
     deployment.start_one(Role::Compute).await;
     deployment.end(Role::Auth, Signal::TERM).await;
@@ -110,28 +104,21 @@ async fn separate_processes_die_and_go_on() {
     deployment.converged().await;
 }
 
-/// Where [`replaying`] finds a service's data, and by how many hours its clock is ahead.
-const REPLAYED: &str = "EDD_REPLAYED_DIR";
-const HOURS: &str = "EDD_REPLAYED_HOURS";
-
-/// Not a test by itself: what [`a_replay_is_there_as_a_whole_or_not_at_all`] starts, and kills.
-#[tokio::test]
-async fn replaying() {
-    let Some(dir) = std::env::var_os(REPLAYED).map(PathBuf::from) else { return };
-    let hours: i64 = std::env::var(HOURS).expect("its clock").parse().expect("a number");
-    let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(SystemClock.now() + hours * 3_600_000_000));
-    let database = Database::open_file(&dir.join("sfs.db"), &[user_cache::STEP]).await.expect("a database");
-    let bus = LocalBus::open(&dir.join("bus.db"), clock.clone()).await.expect("a bus");
-    let replay = Replay::new(Arc::new(UserCache), Stream::AUTH, None, (database, Arc::new(bus), clock));
-    replay.run(Some(Source::Stream), &mut |_| {}).await.expect("a replay");
+/// A service dies at `point` when one person registers, which makes two events.
+async fn dies_of_one(deployment: &mut Deployment, role: Role, point: &str) {
+    if deployment.is_running(role) {
+        deployment.end(role, Signal::TERM).await;
+    }
+    let mut edd = deployment.builder(role).env("EDD_FAIL_POINT", point).start().await;
+    edd.may_exit();
+    deployment.register().await;
+    assert_killed(point, edd.wait_exit().await);
 }
 
-async fn replay(data: &Path, point: &str, hours: u32) -> Option<i32> {
-    let this = std::env::current_exe().expect("this program");
-    let program = Program::new(this.to_str().expect("a plain path")).args(&["--exact", "events_crashes::replaying"]);
-    let program = program.env(REPLAYED, data.to_str().expect("a plain path")).env("EDD_FAIL_POINT", point);
-    let program = program.env(HOURS, &hours.to_string());
-    program.run().await.code
+/// `edd events replay` beside the running service; it dies at `point`, if there is one of this name.
+async fn replay(deployment: &mut Deployment, point: &str) -> Output {
+    let replay = deployment.process(Role::Up).verb(&["events", "replay", "--service", "sfs", "--from", "stream"]);
+    replay.env("EDD_DATA_DIR", "data").env("EDD_FAIL_POINT", point).run().await
 }
 
 #[tokio::test]
@@ -140,26 +127,33 @@ async fn a_replay_is_there_as_a_whole_or_not_at_all() {
     deployment.start().await;
     some_register(&deployment).await;
     deployment.converged().await;
-    let data = deployment.builder(Role::Up).path("data");
-    for (point, is_right_after) in [("replay.swapping", false), ("replay.swapped", true), ("none", true)] {
-        deployment.end(Role::Up, Signal::TERM).await;
-        let database = Database::attach_file(&data.join("sfs.db")).await.expect("a database");
-        let spoil = sqlx::query("UPDATE user_cache SET display_name = 'wrong'").execute(database.writer()).await;
-        assert!(spoil.expect("a change").rows_affected() > SOME as u64);
-        database.close().await;
-        let code = replay(&data, point, 0).await;
-        assert_eq!(code, Some(0).filter(|_| point == "none"), "{point}");
+    let sfs = deployment.builder(Role::Up).path("data/sfs.db");
+    let sfs = Database::attach_file(&sfs).await.expect("a database");
+    let wrong = async |deployment: &Deployment| {
         let copy = deployment.copy("sfs").await.expect("a copy");
-        let wrong = copy.iter().filter(|row| row.fields[1] == "wrong".into()).count();
-        assert_eq!(wrong, if is_right_after { 0 } else { copy.len() }, "{point}: {copy:?}");
+        (copy.iter().filter(|row| row.fields[1] == "wrong".into()).count(), copy.len())
+    };
+    for (point, is_right_after) in [("replay.swapping", false), ("replay.swapped", true)] {
+        let spoil = sqlx::query("UPDATE user_cache SET display_name = 'wrong'").execute(sfs.writer()).await;
+        assert!(spoil.expect("a change").rows_affected() > SOME as u64);
+        let killed = replay(&mut deployment, point).await;
+        assert_eq!(killed.code, None, "{point}: {killed:#?}");
+        let (wrong_rows, rows) = wrong(&deployment).await;
+        assert_eq!(wrong_rows, if is_right_after { 0 } else { rows }, "{point}");
         if !is_right_after {
-            // As soon as the one that died is taken for dead.
-            assert_eq!(replay(&data, "none", 1).await, Some(0), "it can be run again");
+            let refused = replay(&mut deployment, "none").await;
+            assert_eq!(refused.code, Some(1), "{refused:#?}");
+            assert!(refused.stderr.contains("another replay of user_cache is running"), "{refused:#?}");
+            // A minute later.
+            let expire = sqlx::query("UPDATE projections SET shadow_until = 0 WHERE shadow IS NOT NULL");
+            assert_eq!(expire.execute(sfs.writer()).await.expect("a change").rows_affected(), 1);
         }
-        deployment.start().await;
+        replay(&mut deployment, "none").await.ok();
+        assert_eq!(wrong(&deployment).await.0, 0, "{point}");
         some_register(&deployment).await;
         deployment.converged().await;
     }
+    sfs.close().await;
 }
 
 /// The points that the tests above go through are those that there are.

@@ -13,7 +13,7 @@ use edd_servers::nats::Nats;
 use edd_servers::postgres::{Postgres, Settings};
 use rustix::process::Signal;
 
-use crate::harness::{Deployment, People, Role};
+use crate::harness::{Deployment, People, Role, is_full_run};
 
 /// People who register while something is away.
 const SOME: usize = 4;
@@ -41,7 +41,7 @@ async fn the_broker_is_killed_and_comes_back_under_load() {
     let deployment = separate(&nats).await;
     let people = deployment.people();
     let rush = people.rush();
-    for _ in 0..3 {
+    for _ in 0..2 {
         some_more(&people).await;
         nats.kill9();
         some_more(&people).await;
@@ -143,7 +143,7 @@ async fn the_broker_s_disk_is_full() {
 
 /// Longer than all tries of an event, in a full run: an outage must not use them up.
 fn rounds() -> usize {
-    if std::env::var_os("EDD_TEST_FULL").is_some() { 15 } else { 2 }
+    if is_full_run() { 15 } else { 2 }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -188,10 +188,8 @@ async fn a_service_is_slow() {
     let people = deployment.people();
     some_registered(&people).await;
     deployment.process(Role::Sfs).signal(Signal::STOP);
-    let last = {
-        some_registered(&people).await;
-        deployment.register().await
-    };
+    some_registered(&people).await;
+    let last = deployment.register().await;
     deployment.wait_copy("compute", "the others to go on", |copy| copy.iter().any(|row| row.key == last.id)).await;
     let behind = deployment.copy("sfs").await.expect("a copy");
     assert!(behind.iter().all(|row| row.key != last.id), "it stands still: {behind:?}");

@@ -12,6 +12,7 @@ use edd_events::{outbox, user_cache};
 use edd_servers::nats::Nats;
 use edd_servers::port;
 use edd_servers::postgres::Postgres;
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::edd::{Builder, Edd};
@@ -31,6 +32,11 @@ const MAX_EVENTS: usize = 100_000;
 const ROUTES: &str = "routes: [{host: moved.test, redirect: {to: 'http://elsewhere.test'}}]";
 const SERVICE_KEY: &str = "a key that services share";
 const ADMIN_PASSWORD: &str = "correct horse battery";
+
+/// Whether there is time for what only waits.
+pub fn is_full_run() -> bool {
+    std::env::var_os("EDD_TEST_FULL").is_some()
+}
 
 /// Who keeps a copy of the users, and by which consumer.
 const COPIES: [(&str, &str); 3] =
@@ -93,13 +99,12 @@ impl Deployment {
         Self { builders, running: BTreeMap::new(), databases, registered: Record::default() }
     }
 
-    /// Starts every process that does not run.
+    /// Starts every process that does not run, all at once.
     pub async fn start(&mut self) {
-        for role in self.builders.keys().copied().collect::<Vec<_>>() {
-            if !self.running.contains_key(&role) {
-                self.start_one(role).await;
-            }
-        }
+        let absent = self.builders.iter().filter(|(role, _)| !self.running.contains_key(role));
+        let started = absent.map(async |(role, builder)| (*role, builder.clone().start().await));
+        let started = join_all(started).await;
+        self.running.extend(started);
     }
 
     pub async fn start_one(&mut self, role: Role) {
@@ -114,6 +119,10 @@ impl Deployment {
 
     pub fn run(&mut self, role: Role, edd: Edd) {
         self.running.insert(role, edd);
+    }
+
+    pub fn is_running(&self, role: Role) -> bool {
+        self.running.contains_key(&role)
     }
 
     /// One of them has ended.

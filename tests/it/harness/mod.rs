@@ -50,7 +50,7 @@ mod workdir;
 
 pub use cases::Cases;
 pub use connection::{Connection, Flood};
-pub use deployment::{Deployment, Role};
+pub use deployment::{Deployment, Role, is_full_run};
 pub use edd::Edd;
 pub use h2_client::H2Client;
 pub use h2_upstream::H2Upstream;
