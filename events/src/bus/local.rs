@@ -266,13 +266,15 @@ impl LocalBus {
         Some(Duration::from_micros(due.saturating_sub(now).max(0) as u64))
     }
 
-    async fn note_answer(&self, consumer: &Consumer, seq: u64, floor: u64) -> sqlx::Result<()> {
+    /// Notes that these are answered, of which those up to `floor` need no row of their own.
+    async fn note_answers(&self, consumer: &Consumer, seqs: &[u64], floor: u64) -> sqlx::Result<()> {
         let mut transaction = self.shared.database.begin().await?;
-        if seq > floor {
+        for seq in seqs.iter().filter(|seq| **seq > floor) {
             let insert = sqlx::query(
                 "INSERT INTO bus_answered (stream, name, stream_seq) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
             );
-            insert.bind(consumer.stream.name).bind(consumer.name).bind(seq as i64).execute(&mut *transaction).await?;
+            let insert = insert.bind(consumer.stream.name).bind(consumer.name).bind(*seq as i64);
+            insert.execute(&mut *transaction).await?;
         }
         let raise = sqlx::query("UPDATE bus_consumers SET floor = $3 WHERE stream = $1 AND name = $2 AND floor < $3");
         raise.bind(consumer.stream.name).bind(consumer.name).bind(floor as i64).execute(&mut *transaction).await?;
@@ -416,21 +418,33 @@ impl Bus for LocalBus {
     }
 
     async fn answer(&self, consumer: &Consumer, delivery: &Delivery, answer: Answer) -> Result<(), BusError> {
+        self.answer_all(consumer, &[delivery], answer).await
+    }
+
+    /// In one transaction.
+    async fn answer_all(&self, consumer: &Consumer, deliveries: &[&Delivery], answer: Answer) -> Result<(), BusError> {
         let now = self.shared.clock.now();
-        let floor = {
+        let (answered, floor) = {
             let mut state = self.state();
             let progress =
                 state.consumers.get_mut(&(consumer.stream.name, consumer.name)).ok_or_else(|| unknown(consumer))?;
-            let Some(flight) = progress.in_flight.get_mut(&delivery.seq) else { return Ok(()) };
-            match answer {
-                Answer::Later(pause) => flight.due = now + micros(pause),
-                Answer::InProgress => flight.due = now + micros(ACK_WAIT),
-                Answer::Ack | Answer::Terminate => drop(progress.in_flight.remove(&delivery.seq)),
+            let mut answered = Vec::with_capacity(deliveries.len());
+            for seq in deliveries.iter().map(|delivery| delivery.seq) {
+                let Some(flight) = progress.in_flight.get_mut(&seq) else { continue };
+                match answer {
+                    Answer::Later(pause) => flight.due = now + micros(pause),
+                    Answer::InProgress => flight.due = now + micros(ACK_WAIT),
+                    Answer::Ack | Answer::Terminate => drop(progress.in_flight.remove(&seq)),
+                }
+                answered.push(seq);
             }
-            progress.floor()
+            (answered, progress.floor())
         };
+        if answered.is_empty() {
+            return Ok(());
+        }
         match answer {
-            Answer::Ack | Answer::Terminate => self.note_answer(consumer, delivery.seq, floor).await.map_err(failed),
+            Answer::Ack | Answer::Terminate => self.note_answers(consumer, &answered, floor).await.map_err(failed),
             Answer::Later(_) | Answer::InProgress => {
                 self.shared.changed.notify_waiters();
                 Ok(())
