@@ -50,6 +50,7 @@ pub async fn check_as_they_are(bus: Arc<dyn Bus>) {
     reading(&*bus).await;
     publishing_again(&*bus).await;
     giving_up(&*bus).await;
+    answering_together(&*bus).await;
     asking(bus).await;
 }
 
@@ -184,6 +185,26 @@ async fn giving_up(bus: &dyn Bus) {
     assert_eq!(bus.consumer(&MAILER).await.expect("a state").waiting, 2);
     // Nothing comes: the wait ends by itself.
     bus.arrival("USERS", delivery.seq, MOMENT).await.expect("a wait");
+}
+
+async fn answering_together(bus: &dyn Bus) {
+    let messages: Vec<_> = (0..5).map(|number| message(&format!("t{number}"), "user.t.updated")).collect();
+    assert!(bus.publish(&messages).await.1.is_none());
+    let mut deliveries = Vec::new();
+    while deliveries.len() < messages.len() {
+        deliveries.extend(bus.pull(&AUDITOR, 10, PATIENCE).await.expect("deliveries"));
+    }
+    let [first, second, third, fourth, fifth] = &deliveries[..] else { panic!("{deliveries:?}") };
+    bus.answer_all(&AUDITOR, &[fourth, first, fifth], Answer::Ack).await.expect("answers");
+    let state = bus.consumer(&AUDITOR).await.expect("a state");
+    assert_eq!((state.ack_floor, state.unanswered), (first.seq, 2));
+    bus.answer_all(&AUDITOR, &[], Answer::Ack).await.expect("no answers");
+    bus.answer_all(&AUDITOR, &[third, fourth], Answer::Later(Duration::ZERO)).await.expect("answers");
+    let again = bus.pull(&AUDITOR, 10, PATIENCE).await.expect("a delivery");
+    assert_eq!(again.iter().map(|delivery| (delivery.seq, delivery.delivered)).collect::<Vec<_>>(), [(third.seq, 2)]);
+    bus.answer_all(&AUDITOR, &[second, &again[0]], Answer::Ack).await.expect("answers");
+    let state = bus.consumer(&AUDITOR).await.expect("a state");
+    assert_eq!((state.ack_floor, state.unanswered), (fifth.seq, 0));
 }
 
 /// A release whose stream keeps more, and whose consumer wants more.

@@ -4,6 +4,7 @@
 //! delivered and not answered is kept in memory alone: a process that ends has answered nothing, and
 //! the next one delivers it again.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use edd_proto::{Consumer, Stream, covers};
-use sqlx::Row;
+use sqlx::{AnyConnection, Row};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::bus::{
@@ -144,7 +145,7 @@ impl LocalBus {
     }
 
     /// Removes what is older than the stream keeps.
-    async fn expire(&self, spec: Stream, connection: &mut sqlx::AnyConnection) -> sqlx::Result<()> {
+    async fn expire(&self, spec: Stream, connection: &mut AnyConnection) -> sqlx::Result<()> {
         let now = self.shared.clock.now();
         let due = sqlx::query("UPDATE bus_streams SET expired_at = $1 WHERE name = $2 AND expired_at <= $3");
         let due = due.bind(now).bind(spec.name).bind(now - micros(EXPIRE_EVERY)).execute(&mut *connection).await?;
@@ -165,30 +166,33 @@ impl LocalBus {
         let now = self.shared.clock.now();
         let mut transaction = self.shared.database.begin().await?;
         let mut positions = Vec::with_capacity(messages.len());
+        let mut last_seqs = BTreeMap::new();
         for (spec, message) in messages {
-            self.expire(*spec, &mut transaction).await?;
-            let known =
-                sqlx::query_scalar::<_, i64>("SELECT stream_seq FROM bus_log WHERE stream = $1 AND event_id = $2");
-            let known = known.bind(spec.name).bind(&message.event_id).fetch_optional(&mut *transaction).await?;
-            let seq = match known {
-                Some(seq) => seq,
-                None => {
-                    let next = "UPDATE bus_streams SET last_seq = last_seq + 1 WHERE name = $1 RETURNING last_seq";
-                    let seq: i64 = sqlx::query_scalar(next).bind(spec.name).fetch_one(&mut *transaction).await?;
-                    let insert = sqlx::query(
-                        "INSERT INTO bus_log (stream, stream_seq, event_id, subject, entity, version, content_type, \
-                         payload, correlation_id, trace_parent, headers, stored_at) \
-                         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
-                    );
-                    let insert = insert.bind(spec.name).bind(seq).bind(&message.event_id).bind(&message.subject);
-                    let insert = insert.bind(&message.entity).bind(message.version).bind(&message.content_type);
-                    let insert = insert.bind(message.payload.to_vec()).bind(&message.correlation_id);
-                    let insert = insert.bind(&message.trace_parent).bind(message.headers.to_text());
-                    insert.bind(now).execute(&mut *transaction).await?;
-                    seq
+            let stream = spec.name;
+            let last = match last_seqs.entry(stream) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => {
+                    self.expire(*spec, &mut transaction).await?;
+                    let last = sqlx::query_scalar::<_, i64>("SELECT last_seq FROM bus_streams WHERE name = $1");
+                    entry.insert(last.bind(stream).fetch_one(&mut *transaction).await?)
                 }
             };
-            positions.push(Position { stream: spec.name, seq: seq as u64 });
+            let seq = match insert(&mut transaction, stream, *last + 1, message, now).await? {
+                true => {
+                    *last += 1;
+                    *last
+                }
+                false => {
+                    let known = "SELECT stream_seq FROM bus_log WHERE stream = $1 AND event_id = $2";
+                    let known = sqlx::query_scalar(known).bind(stream).bind(&message.event_id);
+                    known.fetch_one(&mut *transaction).await?
+                }
+            };
+            positions.push(Position { stream, seq: seq as u64 });
+        }
+        for (stream, last) in last_seqs {
+            let update = sqlx::query("UPDATE bus_streams SET last_seq = $1 WHERE name = $2");
+            update.bind(last).bind(stream).execute(&mut *transaction).await?;
         }
         fail_point!("local_bus.appended");
         transaction.commit().await?;
@@ -262,13 +266,15 @@ impl LocalBus {
         Some(Duration::from_micros(due.saturating_sub(now).max(0) as u64))
     }
 
-    async fn note_answer(&self, consumer: &Consumer, seq: u64, floor: u64) -> sqlx::Result<()> {
+    /// Notes that these are answered, of which those up to `floor` need no row of their own.
+    async fn note_answers(&self, consumer: &Consumer, seqs: &[u64], floor: u64) -> sqlx::Result<()> {
         let mut transaction = self.shared.database.begin().await?;
-        if seq > floor {
+        for seq in seqs.iter().filter(|seq| **seq > floor) {
             let insert = sqlx::query(
                 "INSERT INTO bus_answered (stream, name, stream_seq) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
             );
-            insert.bind(consumer.stream.name).bind(consumer.name).bind(seq as i64).execute(&mut *transaction).await?;
+            let insert = insert.bind(consumer.stream.name).bind(consumer.name).bind(*seq as i64);
+            insert.execute(&mut *transaction).await?;
         }
         let raise = sqlx::query("UPDATE bus_consumers SET floor = $3 WHERE stream = $1 AND name = $2 AND floor < $3");
         raise.bind(consumer.stream.name).bind(consumer.name).bind(floor as i64).execute(&mut *transaction).await?;
@@ -277,6 +283,26 @@ impl LocalBus {
         fail_point!("local_bus.answered");
         transaction.commit().await
     }
+}
+
+/// Puts `message` into the log; false if the stream has it already.
+async fn insert(
+    connection: &mut AnyConnection,
+    stream: &str,
+    seq: i64,
+    message: &Message,
+    now: Micros,
+) -> sqlx::Result<bool> {
+    let insert = sqlx::query(
+        "INSERT INTO bus_log (stream, stream_seq, event_id, subject, entity, version, content_type, payload, \
+         correlation_id, trace_parent, headers, stored_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT (stream, event_id) DO NOTHING",
+    );
+    let insert = insert.bind(stream).bind(seq).bind(&message.event_id).bind(&message.subject);
+    let insert = insert.bind(&message.entity).bind(message.version).bind(&message.content_type);
+    let insert = insert.bind(message.payload.to_vec()).bind(&message.correlation_id).bind(&message.trace_parent);
+    let insert = insert.bind(message.headers.to_text()).bind(now);
+    Ok(insert.execute(connection).await?.rows_affected() > 0)
 }
 
 fn unknown(consumer: &Consumer) -> BusError {
@@ -392,21 +418,33 @@ impl Bus for LocalBus {
     }
 
     async fn answer(&self, consumer: &Consumer, delivery: &Delivery, answer: Answer) -> Result<(), BusError> {
+        self.answer_all(consumer, &[delivery], answer).await
+    }
+
+    /// In one transaction.
+    async fn answer_all(&self, consumer: &Consumer, deliveries: &[&Delivery], answer: Answer) -> Result<(), BusError> {
         let now = self.shared.clock.now();
-        let floor = {
+        let (answered, floor) = {
             let mut state = self.state();
             let progress =
                 state.consumers.get_mut(&(consumer.stream.name, consumer.name)).ok_or_else(|| unknown(consumer))?;
-            let Some(flight) = progress.in_flight.get_mut(&delivery.seq) else { return Ok(()) };
-            match answer {
-                Answer::Later(pause) => flight.due = now + micros(pause),
-                Answer::InProgress => flight.due = now + micros(ACK_WAIT),
-                Answer::Ack | Answer::Terminate => drop(progress.in_flight.remove(&delivery.seq)),
+            let mut answered = Vec::with_capacity(deliveries.len());
+            for seq in deliveries.iter().map(|delivery| delivery.seq) {
+                let Some(flight) = progress.in_flight.get_mut(&seq) else { continue };
+                match answer {
+                    Answer::Later(pause) => flight.due = now + micros(pause),
+                    Answer::InProgress => flight.due = now + micros(ACK_WAIT),
+                    Answer::Ack | Answer::Terminate => drop(progress.in_flight.remove(&seq)),
+                }
+                answered.push(seq);
             }
-            progress.floor()
+            (answered, progress.floor())
         };
+        if answered.is_empty() {
+            return Ok(());
+        }
         match answer {
-            Answer::Ack | Answer::Terminate => self.note_answer(consumer, delivery.seq, floor).await.map_err(failed),
+            Answer::Ack | Answer::Terminate => self.note_answers(consumer, &answered, floor).await.map_err(failed),
             Answer::Later(_) | Answer::InProgress => {
                 self.shared.changed.notify_waiters();
                 Ok(())

@@ -114,6 +114,17 @@ pub trait Bus: Debug + Send + Sync {
     /// Answers a delivery. [`Answer::Ack`] has reached the bus when this returns.
     async fn answer(&self, consumer: &Consumer, delivery: &Delivery, answer: Answer) -> Result<(), BusError>;
 
+    /// Answers several deliveries alike; [`Answer::Ack`] has reached the bus for all of them when this returns.
+    ///
+    /// # Errors
+    /// Some of them may have been answered.
+    async fn answer_all(&self, consumer: &Consumer, deliveries: &[&Delivery], answer: Answer) -> Result<(), BusError> {
+        for delivery in deliveries {
+            self.answer(consumer, delivery, answer).await?;
+        }
+        Ok(())
+    }
+
     /// At most `most` kept messages from `seq` on that match `filters`, with their sequence numbers; answers nothing
     /// and remembers nothing. Empty when there are no more.
     async fn read(

@@ -17,6 +17,7 @@ use async_nats::HeaderMap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use edd_proto::{Consumer, Stream, covers};
+use futures_util::future::join_all;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -202,6 +203,12 @@ impl Bus for JetStreamBus {
             Err(Failure::Absent(reason)) => Err(BusError::Unavailable(reason)),
             Err(failure) => Err(failure.into()),
         }
+    }
+
+    /// All at once: they are as many as one pull brings.
+    async fn answer_all(&self, consumer: &Consumer, deliveries: &[&Delivery], answer: Answer) -> Result<(), BusError> {
+        let answers = deliveries.iter().map(|delivery| self.answer(consumer, delivery, answer));
+        join_all(answers).await.into_iter().collect()
     }
 
     async fn read(
