@@ -36,7 +36,9 @@ const CHECK_EVERY: Duration = Duration::from_secs(30);
 /// Pause after a failure, doubled up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// How long a service that starts for the first time waits to learn what is revoked before it serves all the same.
+/// Events read in one go at the start.
+const BATCH: usize = 256;
+/// How long a service that starts waits to learn what is revoked before it serves all the same.
 const FIRST_WAIT: Duration = Duration::from_secs(3);
 
 /// Some of what is revoked.
@@ -115,16 +117,29 @@ impl Feed {
         self.told.subscribe()
     }
 
-    /// Lets a service that starts for the first time learn what is revoked before its first request, if that is to be
+    /// Lets a service that starts learn before its first request what was revoked while it was down, if that is to be
     /// had soon.
     pub async fn prepare(&mut self) {
-        if !self.set.is_complete() {
-            let round = tokio::time::timeout(FIRST_WAIT, self.round()).await;
-            let outcome = round.unwrap_or_else(|_| {
-                let late = format!("no answer within {} s", FIRST_WAIT.as_secs());
-                Err(OwnerError::Unavailable(late).into())
-            });
-            self.tell(&outcome);
+        let learn = async {
+            self.round().await?;
+            self.catch_up().await
+        };
+        let outcome = tokio::time::timeout(FIRST_WAIT, learn).await.unwrap_or_else(|_| {
+            let late = format!("nobody told all within {} s", FIRST_WAIT.as_secs());
+            Err(BusError::Unavailable(late).into())
+        });
+        self.tell(&outcome);
+    }
+
+    /// Hears what the stream has after the mark. The tail hears it again.
+    async fn catch_up(&self) -> Result<(), FeedError> {
+        let Some(mark) = self.loaded.filter(|mark| mark.epoch.is_some()) else { return Ok(()) };
+        let mut next = mark.seq + 1;
+        loop {
+            let messages = self.bus.read(Stream::AUTH.name, next, SUBJECTS, BATCH).await?;
+            let Some((last, _)) = messages.last() else { return Ok(()) };
+            next = last + 1;
+            messages.iter().for_each(|(seq, message)| hear(&self.set, *seq, message));
         }
     }
 
@@ -251,6 +266,13 @@ fn lost(mark: &Mark, stream: &StreamState) -> Option<String> {
     }
 }
 
+fn hear(set: &Revocations, seq: u64, message: &Message) {
+    if let Err(error) = set.apply(message) {
+        // The durable consumer makes it a dead letter.
+        tracing::error!(seq, subject = message.subject, %error, "nobody can tell what this revokes");
+    }
+}
+
 /// That this process may have missed events.
 #[derive(Debug, Default)]
 struct Gap {
@@ -267,10 +289,7 @@ struct Listener {
 #[async_trait]
 impl Follower for Listener {
     async fn message(&mut self, seq: u64, message: &Message) {
-        if let Err(error) = self.set.apply(message) {
-            // The durable consumer makes it a dead letter.
-            tracing::error!(seq, subject = message.subject, %error, "nobody can tell what this revokes");
-        }
+        hear(&self.set, seq, message);
     }
 
     async fn reset(&mut self) {
