@@ -60,6 +60,12 @@ pub fn auth(domain: &HostName, service: &ServiceUrl) -> Result<Vec<Route>, Route
     std::iter::once(service.route(&own, "/")).chain(by_path.map(|path| service.route(domain, path))).collect()
 }
 
+/// The file share's routes: its own host, and its path under the dashboard's.
+pub fn storage(domain: &HostName, service: &ServiceUrl) -> Result<Vec<Route>, RouteError> {
+    let own = HostName::parse(&format!("storage.{domain}"))?;
+    Ok(vec![service.route(&own, "/")?, service.route(domain, "/storage")?])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn auth_has_its_host_and_its_paths_under_the_dashboard() {
+    fn services_have_their_hosts_and_their_paths_under_the_dashboard() {
         let domain = HostName::parse("cloud.localhost").expect("a host");
         let url = ServiceUrl::parse("http://auth:8081").expect("a URL");
         let routes = auth(&domain, &url).expect("routes");
@@ -96,5 +102,8 @@ mod tests {
             ]
         );
         assert!(routes.iter().all(|route| route.source == Source::Builtin));
+        let routes = storage(&domain, &url).expect("routes");
+        let ids: Vec<_> = routes.iter().map(|route| route.id.as_str()).collect();
+        assert_eq!(ids, ["storage.cloud.localhost/", "cloud.localhost/storage"]);
     }
 }

@@ -90,12 +90,16 @@ pub struct GatewayRunArgs {
     pub run: RunArgs,
     #[command(flatten)]
     pub owner: OwnerArgs,
+    /// URL of the file share, which the gateway's routes for it lead to.
+    #[arg(long, value_name = "URL", env = "SFS_SERVICE_URL", value_parser = ServiceUrl::parse)]
+    pub sfs_service_url: Option<ServiceUrl>,
 }
 
 /// Where the auth service is, for the other roles.
 #[derive(Clone, Debug, Args)]
 pub struct OwnerArgs {
-    /// URL of the auth service: where users are copied from, and what the gateway's routes for it lead to.
+    /// URL of the auth service: whom users, keys and revoked sessions are asked of, and what the gateway's routes for
+    /// it lead to.
     #[arg(long, value_name = "URL", env = "AUTH_SERVICE_URL", value_parser = ServiceUrl::parse)]
     pub auth_service_url: Option<ServiceUrl>,
 }
@@ -109,7 +113,7 @@ pub enum ControlCommand {
         #[command(flatten)]
         control: ControlArgs,
     },
-    /// The file share; today its copy of the users.
+    /// The file share; today it tells callers who they are.
     Sfs {
         #[command(flatten)]
         owner: OwnerArgs,

@@ -8,6 +8,7 @@ use edd_control::request::TrustedProxies;
 use edd_gateway::health::Reporter;
 use prometheus::Registry;
 use serde::Serialize;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::api_listener::ApiListener;
@@ -15,21 +16,18 @@ use crate::auth::{AuthArgs, AuthRole};
 use crate::cli::{ControlArgs, ControlCommand, OwnerArgs};
 use crate::databases::ServiceName;
 use crate::exit::{Code, Failure, Outcome};
-use crate::follower::{self, Role};
+use crate::follower::{self, Place};
 use crate::plane::Plane;
 use crate::service_admin::{self, ServiceAdmin};
 use crate::settings::worker_threads;
+use crate::sfs::SfsRole;
 use crate::{gateway, logging};
 
 pub fn run(command: ControlCommand) -> Outcome {
     match command {
         ControlCommand::Auth { auth, control } => start(&control, async || auth_alone(&auth, &control).await),
-        ControlCommand::Sfs { owner, control } => {
-            start(&control, async || follow_alone(follower::SFS, &owner, &control).await)
-        }
-        ControlCommand::Compute { owner, control } => {
-            start(&control, async || follow_alone(follower::COMPUTE, &owner, &control).await)
-        }
+        ControlCommand::Sfs { owner, control } => start(&control, async || sfs_alone(&owner, &control).await),
+        ControlCommand::Compute { owner, control } => start(&control, async || compute_alone(&owner, &control).await),
     }
 }
 
@@ -58,33 +56,55 @@ async fn plane(args: &ControlArgs, role: &str) -> Result<Plane, Failure> {
 }
 
 async fn auth_alone(auth: &AuthArgs, args: &ControlArgs) -> Outcome {
-    let plane = plane(args, "auth").await?;
-    let registry = Registry::new();
+    let (plane, registry) = (plane(args, "auth").await?, Registry::new());
     let location = args.databases.only(ServiceName::Auth, &args.data_dir)?;
     let role = AuthRole::start(auth, &args.base_domain, &plane, &location, &registry).await?;
     role.log_first_password();
-    let listener = bind("EDD_API_LISTEN", args.api_listen).await?;
-    let api = Some(listener.address);
-    let (stop, drain) = (CancellationToken::new(), args.drain_seconds);
-    let trusted = TrustedProxies::new(args.trusted_proxies.0.clone());
-    let serving = role.serve(listener, trusted, stop.clone(), drain);
-    wait(args, api, registry, role.report.clone(), &stop).await?;
-    // Requests first: they may still write events.
-    if serving.await.is_err() {
-        tracing::error!("the API ended badly");
-    }
+    let serve = |listener, trusted, stop| role.serve(listener, trusted, stop, args.drain_seconds);
+    serve_api(args, registry, role.report.clone(), serve).await?;
     role.running.stop().await;
     Ok(Code::Ok)
 }
 
-async fn follow_alone(role: Role, owner: &OwnerArgs, args: &ControlArgs) -> Outcome {
-    let plane = plane(args, role.name()).await?;
-    let registry = Registry::new();
-    let location = args.databases.only(role.service, &args.data_dir)?;
-    let follower = role.start(&plane, &location, owner.remote(&plane)?, &registry).await?;
+async fn sfs_alone(owner: &OwnerArgs, args: &ControlArgs) -> Outcome {
+    let (plane, registry) = (plane(args, "sfs").await?, Registry::new());
+    let (auth, location) = (owner.auth(&plane)?, args.databases.only(ServiceName::Sfs, &args.data_dir)?);
+    let keys_dir = Some(args.data_dir.as_path());
+    let place = Place { plane: &plane, location: &location, auth: &auth, registry: &registry, keys_dir };
+    let role = SfsRole::start(place, &args.base_domain).await?;
+    let serve = |listener, trusted, stop| role.serve(listener, trusted, stop, args.drain_seconds);
+    serve_api(args, registry, role.report.clone(), serve).await?;
+    role.running.stop().await;
+    Ok(Code::Ok)
+}
+
+/// Without an API so far, and so without anybody who would ask its verifier.
+async fn compute_alone(owner: &OwnerArgs, args: &ControlArgs) -> Outcome {
+    let (plane, registry) = (plane(args, "compute").await?, Registry::new());
+    let (auth, location) = (owner.auth(&plane)?, args.databases.only(ServiceName::Compute, &args.data_dir)?);
+    let keys_dir = Some(args.data_dir.as_path());
+    let place = Place { plane: &plane, location: &location, auth: &auth, registry: &registry, keys_dir };
+    let (follower, _verifier) = follower::COMPUTE.start_verifying(place).await?;
     wait(args, None, registry, follower.report.clone(), &CancellationToken::new()).await?;
     follower.running.stop().await;
     Ok(Code::Ok)
+}
+
+/// Serves a service's API until the process is told to stop, and then what has begun: it may still write events.
+async fn serve_api(
+    args: &ControlArgs,
+    registry: Registry,
+    report: Arc<dyn Reporter>,
+    serve: impl FnOnce(ApiListener, TrustedProxies, CancellationToken) -> JoinHandle<()>,
+) -> Result<(), Failure> {
+    let listener = bind("EDD_API_LISTEN", args.api_listen).await?;
+    let (api, stop) = (Some(listener.address), CancellationToken::new());
+    let serving = serve(listener, TrustedProxies::new(args.trusted_proxies.0.clone()), stop.clone());
+    wait(args, api, registry, report, &stop).await?;
+    if serving.await.is_err() {
+        tracing::error!("the API ended badly");
+    }
+    Ok(())
 }
 
 async fn bind(what: &str, address: SocketAddr) -> Result<ApiListener, Failure> {

@@ -1,11 +1,17 @@
-//! What every service but auth does besides its own work: it keeps a copy of the users, by events.
+//! What every service but auth does besides its own work: it keeps a copy of the users, by events. Those that have
+//! callers also keep what is needed to verify them without asking.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use edd_control::access_token::DEFAULT_ISSUER;
+use edd_control::caller::{Keys, Verifier};
+use edd_control::revocation;
+use edd_control::revocation::feed::Feed;
 use edd_events::consumer::Handler;
-use edd_events::database::Step;
-use edd_events::projection::{Dispatcher, Owner, Projector, Reconciler, Synchronizer, Timing};
+use edd_events::database::{Database, Step};
+use edd_events::projection::{Dispatcher, Projector, Reconciler, Synchronizer, Timing};
 use edd_events::publisher::Publisher;
 use edd_events::service::{Running, Service};
 use edd_events::user_cache::{self, UserCache};
@@ -13,7 +19,8 @@ use edd_proto::{CONSUMERS, Consumer, Stream};
 use prometheus::Registry;
 use tokio::sync::watch;
 
-use crate::databases::{Location, ServiceName};
+use crate::auth_client::AuthClient;
+use crate::databases::{Location, ServiceName, away};
 use crate::exit::{Code, Failure};
 use crate::plane::Plane;
 use crate::report::{self, Report};
@@ -41,6 +48,17 @@ pub const COMPUTE: Role =
 pub const GATEWAY: Role =
     Role { service: ServiceName::Gateway, name: "gateway", source: "gateway-service", stream: Stream::GATEWAY };
 
+/// What a role stands on.
+#[derive(Clone, Debug)]
+pub struct Place<'a> {
+    pub plane: &'a Plane,
+    pub location: &'a Location,
+    pub auth: &'a AuthClient,
+    pub registry: &'a Registry,
+    /// Keeps the keys of access tokens over a restart. None: the auth service is as near as the file would be.
+    pub keys_dir: Option<&'a Path>,
+}
+
 /// A service's copy of the users, kept up.
 #[derive(Debug)]
 pub struct Follower {
@@ -49,57 +67,78 @@ pub struct Follower {
 }
 
 impl Role {
-    /// The steps of its database.
-    const STEPS: [Step; 1] = [user_cache::STEP];
-
-    pub fn name(&self) -> &'static str {
-        self.name
-    }
-
-    /// Its consumer of users.
+    /// Its consumer of what happens to users and sessions.
     pub fn consumer(&self) -> Result<Consumer, Failure> {
         let found = CONSUMERS.iter().find(|consumer| consumer.name == self.source && consumer.stream == Stream::AUTH);
         found.copied().ok_or_else(|| Failure::new(Code::Failure, format!("{} has no consumer of users", self.source)))
     }
 
-    /// Opens its database and follows the users; without `owner` from what the stream still has.
-    pub async fn start(
-        &self,
-        plane: &Plane,
-        location: &Location,
-        owner: Option<Arc<dyn Owner>>,
-        registry: &Registry,
-    ) -> Result<Follower, Failure> {
-        let database = location.open(self.service, &Self::STEPS).await?;
+    /// Opens its database and follows the users.
+    pub async fn start(&self, place: Place<'_>) -> Result<Follower, Failure> {
+        let database = self.open(&place, &[user_cache::STEP]).await?;
+        self.follow(&place, database, None)
+    }
+
+    /// The same, and knows callers by their tokens.
+    pub async fn start_verifying(&self, place: Place<'_>) -> Result<(Follower, Verifier), Failure> {
+        let database = self.open(&place, &[user_cache::STEP, revocation::STEP]).await?;
+        let (bus, clock) = (place.plane.bus.clone(), place.plane.clock.clone());
+        let feed = Feed::open(database.clone(), bus.clone(), self.consumer()?, place.auth.revocations.clone());
+        let mut feed = feed.await.map_err(away(self.service))?;
+        feed.prepare().await;
+        let keys = Keys::open(place.auth.keys.clone(), DEFAULT_ISSUER, self.keys_file(&place)).await;
+        let verifier = Verifier::new(keys, feed.revocations().clone(), bus, clock);
+        let mut follower = self.follow(&place, database.clone(), Some(&feed))?;
+        follower.running.spawn(|stop| feed.run(stop));
+        follower.running.spawn(|stop| verifier.clone().run(database, stop));
+        Ok((follower, verifier))
+    }
+
+    async fn open(&self, place: &Place<'_>, steps: &[Step]) -> Result<Database, Failure> {
+        place.location.open(self.service, steps).await
+    }
+
+    fn keys_file(&self, place: &Place<'_>) -> Option<PathBuf> {
+        place.keys_dir.map(|dir| dir.join(format!("{}-jwks.json", self.name)))
+    }
+
+    fn follow(&self, place: &Place<'_>, database: Database, feed: Option<&Feed>) -> Result<Follower, Failure> {
+        let Plane { bus, clock, encoding, .. } = place.plane.clone();
+        let (consumer, users) = (self.consumer()?, Arc::new(UserCache));
+        let projector = Projector::new(users.clone(), clock.clone());
+        let mut handlers = Dispatcher::default().with(user_cache::SHAPE.filters, Arc::new(projector));
+        if let Some(feed) = feed {
+            handlers = handlers.with(revocation::SUBJECTS, Arc::new(feed.revocations().clone()));
+        }
         let service = Service {
             name: self.name,
             database: database.clone(),
-            bus: plane.bus.clone(),
-            clock: plane.clock.clone(),
-            publisher: Publisher::new(self.source, plane.encoding, plane.clock.clone()),
+            bus: bus.clone(),
+            clock: clock.clone(),
+            publisher: Publisher::new(self.source, encoding, clock.clone()),
         };
-        let consumer = self.consumer()?;
-        let users = Arc::new(UserCache);
-        let projector = Projector::new(users.clone(), plane.clock.clone());
-        let handler: Arc<dyn Handler> =
-            Arc::new(Dispatcher::default().with(user_cache::SHAPE.filters, Arc::new(projector)));
-        let mut running = service.start(vec![(consumer, handler)], &[self.stream], registry)?;
-        match owner {
+        let handlers: Arc<dyn Handler> = Arc::new(handlers);
+        let mut running = service.start(vec![(consumer, handlers)], &[self.stream], place.registry)?;
+        match place.auth.users.clone() {
             None => tracing::warn!(
                 service = self.name,
                 "no AUTH_SERVICE_URL and SERVICE_API_KEY: users are known by the events that the stream still has"
             ),
             Some(owner) => {
-                let place = (database.clone(), plane.bus.clone(), plane.clock.clone());
-                let synchronizer = Synchronizer::new(users, consumer, owner, place, Timing::default());
+                let on = (database.clone(), bus, clock.clone());
+                let synchronizer = Synchronizer::new(users, consumer, owner, on, Timing::default());
                 let reconciler = Reconciler::new(synchronizer.clone(), RECONCILE_EVERY, SETTLE);
                 running.spawn(|stop| synchronizer.run(stop));
                 running.spawn(|stop| reconciler.run(stop));
             }
         }
         let (told, projections) = watch::channel(Vec::new());
-        running.spawn(|stop| report::projections(self.name, database, plane.clock.clone(), told, stop));
-        let report = Arc::new(Report::new(self.name, running.watch(), projections));
-        Ok(Follower { running, report })
+        running.spawn(|stop| report::projections(self.name, database, clock, told, stop));
+        let report = Report::new(self.name, running.watch(), projections);
+        let report = match feed {
+            Some(feed) => report.with_revocations(feed.watch()),
+            None => report,
+        };
+        Ok(Follower { running, report: Arc::new(report) })
     }
 }

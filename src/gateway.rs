@@ -11,7 +11,7 @@ use crate::builtin;
 use crate::cli::{GatewayRunArgs, RunArgs};
 use crate::databases::ServiceName;
 use crate::exit::{Code, Failure, Outcome};
-use crate::follower;
+use crate::follower::{self, Place};
 use crate::settings::Parts;
 use crate::{logging, settings};
 
@@ -21,10 +21,13 @@ pub fn run(args: GatewayRunArgs) -> Outcome {
 }
 
 /// The gateway, and with NATS its copy of the users.
-async fn alone(GatewayRunArgs { run, owner }: GatewayRunArgs) -> Outcome {
+async fn alone(GatewayRunArgs { run, owner, sfs_service_url }: GatewayRunArgs) -> Outcome {
     let mut parts = Parts::default();
     if let Some(url) = &owner.auth_service_url {
-        parts.routes = builtin::auth(&run.gateway.base_domain, url)?;
+        parts.routes.extend(builtin::auth(&run.gateway.base_domain, url)?);
+    }
+    if let Some(url) = &sfs_service_url {
+        parts.routes.extend(builtin::storage(&run.gateway.base_domain, url)?);
     }
     let Some(bus) = run.plane.jetstream("gateway").await? else {
         return serve(run, settings::PUBLIC, parts, announce).await;
@@ -32,7 +35,9 @@ async fn alone(GatewayRunArgs { run, owner }: GatewayRunArgs) -> Outcome {
     make_dir(run.gateway.data_dir())?;
     let plane = run.plane.plane(bus)?;
     let location = run.databases.only(ServiceName::Gateway, run.gateway.data_dir())?;
-    let follower = follower::GATEWAY.start(&plane, &location, owner.remote(&plane)?, &parts.registry).await?;
+    let auth = owner.auth(&plane)?;
+    let place = Place { plane: &plane, location: &location, auth: &auth, registry: &parts.registry, keys_dir: None };
+    let follower = follower::GATEWAY.start(place).await?;
     parts.health.add(follower.report.clone());
     let outcome = serve(run, settings::PUBLIC, parts, announce).await;
     follower.running.stop().await;

@@ -3,6 +3,7 @@
 mod admin_client;
 mod api_listener;
 mod auth;
+mod auth_client;
 mod builtin;
 mod certs;
 mod cli;
@@ -26,6 +27,7 @@ mod routes;
 mod secret;
 mod service_admin;
 mod settings;
+mod sfs;
 mod tap;
 mod up;
 

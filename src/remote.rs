@@ -1,10 +1,14 @@
 //! The auth service as other processes reach it: over HTTP, with the key that services share.
 
 use std::fmt;
-use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
+use edd_control::access_token::{DEFAULT_ISSUER, KeySet};
+use edd_control::caller::{KeySource, LoadError};
+use edd_control::revocation::Revocation;
+use edd_control::revocation::feed::{RevocationPage, RevocationSource};
+use edd_events::clock::micros;
 use edd_events::projection::{Digest, Owner, OwnerError, Page};
 use edd_events::user_cache;
 use edd_proto::UserId;
@@ -18,9 +22,7 @@ use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::cli::OwnerArgs;
 use crate::exit::Failure;
-use crate::plane::Plane;
 use crate::secret::Secret;
 
 /// Longest wait for a whole answer.
@@ -29,16 +31,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 /// What the service shows on a wrong key, and we in our error.
 const MAX_SHOWN_CHARS: usize = 200;
-
-impl OwnerArgs {
-    /// The owner of the users, if it is known where it is and by which key.
-    pub fn remote(&self, plane: &Plane) -> Result<Option<Arc<dyn Owner>>, Failure> {
-        match (&self.auth_service_url, &plane.service_key) {
-            (Some(url), Some(key)) => Ok(Some(Arc::new(RemoteAuth::new(&url.to_string(), key.clone())?))),
-            _ => Ok(None),
-        }
-    }
-}
 
 /// A client of the auth service; clones share its connections.
 #[derive(Clone)]
@@ -65,7 +57,13 @@ impl RemoteAuth {
     }
 
     /// What a page of the service says, as JSON.
-    pub async fn get<T: DeserializeOwned>(&self, path_and_query: &str) -> Result<T, OwnerError> {
+    async fn get<T: DeserializeOwned>(&self, path_and_query: &str) -> Result<T, OwnerError> {
+        let body = self.fetch(path_and_query).await?;
+        serde_json::from_slice(&body)
+            .map_err(|error| OwnerError::Invalid(format!("{path_and_query}: {error} in {}", shown(&body))))
+    }
+
+    async fn fetch(&self, path_and_query: &str) -> Result<Bytes, OwnerError> {
         let away = |error: &dyn fmt::Display| OwnerError::Unavailable(format!("{}: {error}", self.base));
         let uri: Uri = format!("{}{path_and_query}", self.base).parse().map_err(|error| away(&error))?;
         let request = Request::get(uri).header("accept", "application/json").header("x-service-key", self.key.reveal());
@@ -80,16 +78,19 @@ impl RemoteAuth {
         let answer = tokio::time::timeout(ANSWER_TIMEOUT, ask).await;
         let (status, body) =
             answer.map_err(|_| away(&format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())))??;
-        let shown = || String::from_utf8_lossy(&body).chars().take(MAX_SHOWN_CHARS).collect::<String>();
         match status {
-            StatusCode::OK => serde_json::from_slice(&body)
-                .map_err(|error| OwnerError::Invalid(format!("{path_and_query}: {error} in {}", shown()))),
+            StatusCode::OK => Ok(body),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(OwnerError::Invalid(format!(
                 "{path_and_query}: {status}: SERVICE_API_KEY is not the one that the auth service has"
             ))),
-            _ => Err(away(&format!("{path_and_query}: {status}: {}", shown()))),
+            _ => Err(away(&format!("{path_and_query}: {status}: {}", shown(&body)))),
         }
     }
+}
+
+/// The beginning of an answer that was not expected.
+fn shown(body: &[u8]) -> String {
+    String::from_utf8_lossy(body).chars().take(MAX_SHOWN_CHARS).collect()
 }
 
 fn with_causes(error: &dyn std::error::Error) -> String {
@@ -137,5 +138,60 @@ impl Owner for RemoteAuth {
     async fn digest(&self) -> Result<Digest, OwnerError> {
         let answer: UsersDigest = self.get("/api/users/digest").await?;
         answer.digest.parse().map_err(|error| OwnerError::Invalid(format!("/api/users/digest: {error}")))
+    }
+}
+
+#[async_trait]
+impl KeySource for RemoteAuth {
+    async fn load(&self) -> Result<KeySet, LoadError> {
+        let json = self.fetch("/.well-known/jwks.json").await.map_err(|error| LoadError(error.to_string()))?;
+        KeySet::from_json(DEFAULT_ISSUER, &json).map_err(|error| LoadError(format!("{}: {error}", self.base)))
+    }
+}
+
+/// `GET /api/sessions/revoked`.
+#[derive(Deserialize)]
+struct Revoked {
+    revoked: Vec<RevokedRow>,
+    next_cursor: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum RevokedKind {
+    Session,
+    ApiToken,
+    User,
+}
+
+#[derive(Deserialize)]
+struct RevokedRow {
+    kind: RevokedKind,
+    record_id: String,
+    user_id: UserId,
+    version: i64,
+    expires_at: String,
+}
+
+impl RevokedRow {
+    fn read(self) -> Result<Revocation, String> {
+        let Self { kind, record_id: session_id, user_id: user, version, expires_at } = self;
+        if matches!(kind, RevokedKind::User) {
+            return Ok(Revocation::User { user, version });
+        }
+        let at = humantime::parse_rfc3339(&expires_at).map_err(|error| format!("expires_at {expires_at}: {error}"))?;
+        let expires_at = Some(micros(at.duration_since(UNIX_EPOCH).unwrap_or_default()));
+        Ok(Revocation::Session { session_id, user: Some(user), expires_at, version })
+    }
+}
+
+#[async_trait]
+impl RevocationSource for RemoteAuth {
+    async fn revoked(&self, after: i64, most: u32) -> Result<RevocationPage, OwnerError> {
+        let page: Revoked = self.get(&format!("/api/sessions/revoked?after={after}&limit={most}")).await?;
+        let invalid = |error: String| OwnerError::Invalid(format!("/api/sessions/revoked: {error}"));
+        let revocations = page.revoked.into_iter().map(RevokedRow::read).collect::<Result<_, _>>().map_err(invalid)?;
+        let next = page.next_cursor.map(|next| next.parse().map_err(|_| invalid(format!("next_cursor {next}"))));
+        Ok(RevocationPage { revocations, next: next.transpose()? })
     }
 }

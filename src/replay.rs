@@ -59,7 +59,7 @@ async fn find_owner(
     owner: &OwnerArgs,
     plane: &Plane,
 ) -> Result<Option<Arc<dyn Owner>>, Failure> {
-    if let Some(remote) = owner.remote(plane)? {
+    if let Some(remote) = owner.auth(plane)?.users {
         return Ok(Some(remote));
     }
     let found = service.databases.all()?.into_iter().find(|(name, _)| *name == ServiceName::Auth);

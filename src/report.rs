@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use edd_control::revocation::feed::FeedState;
 use edd_events::clock::Clock;
 use edd_events::database::Database;
 use edd_events::projection::{self, Status};
@@ -22,6 +23,7 @@ pub struct Report {
     service: &'static str,
     health: watch::Receiver<Health>,
     projections: watch::Receiver<Vec<Check>>,
+    revocations: Option<watch::Receiver<FeedState>>,
 }
 
 impl Report {
@@ -31,14 +33,21 @@ impl Report {
         health: watch::Receiver<Health>,
         projections: watch::Receiver<Vec<Check>>,
     ) -> Self {
-        Self { service, health, projections }
+        Self { service, health, projections, revocations: None }
+    }
+
+    /// Also reports on what callers' tokens are held against.
+    #[must_use]
+    pub fn with_revocations(self, state: watch::Receiver<FeedState>) -> Self {
+        Self { revocations: Some(state), ..self }
     }
 }
 
 impl Reporter for Report {
     fn checks(&self) -> Vec<Check> {
         let events = events(self.service, &self.health.borrow());
-        std::iter::once(events).chain(self.projections.borrow().iter().cloned()).collect()
+        let revocations = self.revocations.as_ref().map(|state| revocations(self.service, &state.borrow()));
+        std::iter::once(events).chain(self.projections.borrow().iter().cloned()).chain(revocations).collect()
     }
 }
 
@@ -107,6 +116,19 @@ fn copy(service: &str, status: &Status, now: i64) -> Check {
     let is_well = status.is_ready() && status.needed.is_none();
     let state = if is_well { CheckState::Ok } else { CheckState::Degraded };
     Check { name: format!("{service} {}", status.name).into(), state, detail }
+}
+
+fn revocations(service: &str, told: &FeedState) -> Check {
+    let mut detail = match told.is_complete {
+        true => "complete, follow AUTH".to_owned(),
+        false => "not known yet, and so every token is answered with 503".to_owned(),
+    };
+    if let Some(failure) = &told.failure {
+        detail += &format!("; {failure}");
+    }
+    let is_well = told.is_complete && told.failure.is_none();
+    let state = if is_well { CheckState::Ok } else { CheckState::Degraded };
+    Check { name: format!("{service} revocations").into(), state, detail }
 }
 
 #[cfg(test)]

@@ -3,29 +3,30 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use edd_control::auth::service::FirstPassword;
 use edd_control::request::TrustedProxies;
-use edd_events::projection::Owner;
 use edd_gateway::gateway::Addresses;
-use edd_gateway::route::{Authority, HostName};
+use edd_gateway::route::{Authority, HostName, Route, RouteError};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::api_listener::ApiListener;
 use crate::auth::{AuthArgs, AuthRole};
+use crate::auth_client::AuthClient;
 use crate::builtin::{self, ServiceUrl};
 use crate::cli::{RunArgs, UpArgs};
 use crate::databases::ServiceName;
 use crate::exit::{Failure, Outcome};
-use crate::follower::{self, Follower};
+use crate::follower::{self, Follower, Place};
 use crate::settings::Parts;
+use crate::sfs::SfsRole;
 use crate::{demo, gateway, logging, settings};
 
-/// The name under which the gateway's routes know the auth service of this process.
+/// The names under which the gateway's routes know the services of this process.
 const AUTH_TARGET: &str = "edd-auth:80";
+const SFS_TARGET: &str = "edd-sfs:80";
 /// How long requests to a service may take to finish once the gateway, which made them, has drained.
 const API_DRAIN: Duration = Duration::from_secs(1);
 /// The routes that a newcomer without a file of their own begins with.
@@ -65,8 +66,9 @@ fn name(text: &str) -> Result<Authority, Failure> {
 /// The control services of this process.
 struct Services {
     auth: AuthRole,
+    sfs: SfsRole,
     followers: Vec<Follower>,
-    serving: JoinHandle<()>,
+    serving: [JoinHandle<()>; 2],
     stop: CancellationToken,
 }
 
@@ -78,33 +80,53 @@ impl Services {
         let location = run.databases.of(ServiceName::Auth, data_dir)?;
         let auth = AuthRole::start(auth, domain, &plane, &location, &parts.registry).await?;
         parts.health.add(auth.report.clone());
-        let owner: Arc<dyn Owner> = Arc::new(auth.auth.service().owner());
-        let mut followers = Vec::new();
-        for role in [follower::SFS, follower::COMPUTE, follower::GATEWAY] {
-            let location = run.databases.of(role.service, data_dir)?;
-            let follower = role.start(&plane, &location, Some(owner.clone()), &parts.registry).await?;
-            parts.health.add(follower.report.clone());
-            followers.push(follower);
-        }
-        let listener = ApiListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
-        parts.targets.insert(name(AUTH_TARGET)?, listener.address);
-        parts.routes = builtin::auth(domain, &ServiceUrl::in_process(name(AUTH_TARGET)?))?;
+        let client = AuthClient::new(auth.auth.service().clone());
+        let at = |service| run.databases.of(service, data_dir);
+        let (at_sfs, at_compute) = (at(ServiceName::Sfs)?, at(ServiceName::Compute)?);
+        let at_gateway = at(ServiceName::Gateway)?;
+        let registry = parts.registry.clone();
+        let place = |location| Place { plane: &plane, location, auth: &client, registry: &registry, keys_dir: None };
+        let sfs = SfsRole::start(place(&at_sfs), domain).await?;
+        let (compute, _verifier) = follower::COMPUTE.start_verifying(place(&at_compute)).await?;
+        let followers = vec![compute, follower::GATEWAY.start(place(&at_gateway)).await?];
+        parts.health.add(sfs.report.clone());
+        followers.iter().for_each(|follower| parts.health.add(follower.report.clone()));
         let stop = CancellationToken::new();
-        let serving = auth.serve(listener, TrustedProxies::loopback(), stop.clone(), API_DRAIN);
-        Ok(Self { auth, followers, serving, stop })
+        let auth_api = listen(parts, AUTH_TARGET, |url| builtin::auth(domain, url)).await?;
+        let sfs_api = listen(parts, SFS_TARGET, |url| builtin::storage(domain, url)).await?;
+        let serving = [
+            auth.serve(auth_api, TrustedProxies::loopback(), stop.clone(), API_DRAIN),
+            sfs.serve(sfs_api, TrustedProxies::loopback(), stop.clone(), API_DRAIN),
+        ];
+        Ok(Self { auth, sfs, followers, serving, stop })
     }
 
     /// Requests first: they may still write events.
     async fn stop(self) {
         self.stop.cancel();
-        if self.serving.await.is_err() {
-            tracing::error!("the API of the auth service ended badly");
+        for serving in self.serving {
+            if serving.await.is_err() {
+                tracing::error!("the API of a service ended badly");
+            }
         }
         self.auth.running.stop().await;
+        self.sfs.running.stop().await;
         for follower in self.followers {
             follower.running.stop().await;
         }
     }
+}
+
+/// A listener for a service of this process, and the gateway's routes to it.
+async fn listen(
+    parts: &mut Parts,
+    target: &str,
+    routes: impl FnOnce(&ServiceUrl) -> Result<Vec<Route>, RouteError>,
+) -> Result<ApiListener, Failure> {
+    let listener = ApiListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+    parts.targets.insert(name(target)?, listener.address);
+    parts.routes.extend(routes(&ServiceUrl::in_process(name(target)?))?);
+    Ok(listener)
 }
 
 fn write_example(data_dir: &Path) -> Result<PathBuf, Failure> {

@@ -150,7 +150,7 @@ impl From<CredentialError> for Error {
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::Keys(_) | Refusal::Busy => Self::unavailable(refusal),
+            Refusal::Keys(_) | Refusal::Unprepared | Refusal::Busy => Self::unavailable(refusal),
             Refusal::Bus(error) => error.into(),
             Refusal::Answer(_) => Self::internal(refusal),
             Refusal::Token(_) | Refusal::ApiToken | Refusal::Revoked => {

@@ -11,3 +11,6 @@ pub mod extract;
 pub mod origin;
 pub mod request;
 pub mod revocation;
+#[cfg(test)]
+mod scratch;
+pub mod sfs;

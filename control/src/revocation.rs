@@ -2,11 +2,15 @@
 //! against wherever it is read.
 //!
 //! The set is in memory, and a look-up takes no lock. It is fed by the events of the auth service: by the durable
-//! consumer, which writes the table behind it, and by each process's own follower, which is at once. A version
-//! gates every entry, so the order of events does not matter, nor how often one comes.
+//! consumer, which writes the table behind it, and by each process's own follower, which is at once; see [`feed`]. A
+//! version gates every entry, so the order of events does not matter, nor how often one comes.
+
+pub mod feed;
+mod mark;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::UNIX_EPOCH;
 
 use arc_swap::ArcSwap;
@@ -37,6 +41,14 @@ CREATE INDEX revoked_sessions_expiry ON revoked_sessions (expires_at) WHERE expi
 CREATE TABLE revoked_users (
     user_id TEXT PRIMARY KEY,
     version BIGINT NOT NULL
+);
+
+-- One row, once the tables have been complete: up to where the stream of events is in them. Without epoch: not known.
+CREATE TABLE revocation_mark (
+    id BIGINT PRIMARY KEY,
+    epoch BIGINT,
+    seq BIGINT NOT NULL,
+    snapshots BIGINT NOT NULL
 );
 ",
 };
@@ -154,9 +166,16 @@ struct Ended {
     version: i64,
 }
 
-/// The set; clones share it.
+/// The set; clones share it. `Default` is one that is known to be empty.
 #[derive(Clone, Debug, Default)]
-pub struct Revocations(Arc<ArcSwap<Snapshot>>);
+pub struct Revocations(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    snapshot: ArcSwap<Snapshot>,
+    /// Nobody has told yet what was revoked before this service came to be.
+    is_incomplete: AtomicBool,
+}
 
 impl Revocations {
     /// The set that `database` has. Needs the tables of [`STEP`].
@@ -165,8 +184,18 @@ impl Revocations {
     /// The database fails.
     pub async fn load(database: &Database) -> sqlx::Result<Self> {
         let set = Self::default();
+        set.0.is_incomplete.store(mark::read(database).await?.is_none(), Ordering::Release);
         set.refresh(database).await?;
         Ok(set)
+    }
+
+    /// Whether it has ever been complete. Until then a token that is not in it may be revoked all the same.
+    pub fn is_complete(&self) -> bool {
+        !self.0.is_incomplete.load(Ordering::Acquire)
+    }
+
+    fn set_complete(&self) {
+        self.0.is_incomplete.store(false, Ordering::Release);
     }
 
     /// Adds what `database` has besides: after the events between were missed.
@@ -201,7 +230,7 @@ impl Revocations {
 
     /// Whether a token of `user` and of the session, or token record, `session_id` is refused.
     pub fn is_revoked(&self, user: UserId, session_id: &str) -> bool {
-        let snapshot = self.0.load();
+        let snapshot = self.0.snapshot.load();
         snapshot.users.contains(&user) || snapshot.sessions.contains_key(session_id)
     }
 
@@ -222,7 +251,7 @@ impl Revocations {
     }
 
     fn insert_all(&self, revocations: &[Revocation]) {
-        self.0.rcu(|snapshot| {
+        self.0.snapshot.rcu(|snapshot| {
             let mut snapshot = Snapshot::clone(snapshot);
             for revocation in revocations {
                 snapshot.insert(revocation);
@@ -237,7 +266,7 @@ impl Revocations {
     /// The database fails.
     pub async fn prune(&self, database: &Database, now: Micros) -> sqlx::Result<u64> {
         let before = now.saturating_sub(micros(KEPT_AFTER_EXPIRY));
-        self.0.rcu(|snapshot| {
+        self.0.snapshot.rcu(|snapshot| {
             let mut snapshot = Snapshot::clone(snapshot);
             snapshot.sessions.retain(|_, ended| ended.expires_at.is_none_or(|at| at >= before));
             snapshot
@@ -258,7 +287,7 @@ impl Revocations {
 
     /// Revoked sessions and users that are remembered.
     pub fn len(&self) -> (usize, usize) {
-        let snapshot = self.0.load();
+        let snapshot = self.0.snapshot.load();
         (snapshot.sessions.len(), snapshot.users.len())
     }
 }

@@ -8,7 +8,8 @@
 //! follows them in their entities is kept in order whatever order a broker redelivers in.
 
 mod attempt;
-pub(crate) mod retry;
+mod coverage;
+mod retry;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -24,6 +25,7 @@ use sqlx::AnyConnection;
 use tokio_util::sync::CancellationToken;
 
 pub use self::attempt::MAX_ATTEMPTS;
+pub use self::coverage::covered;
 use self::retry::Retry;
 use crate::bus::{ACK_WAIT, Answer, Bus, BusError, Delivery};
 use crate::clock::{Clock, Micros, micros};

@@ -10,6 +10,7 @@ mod access_log;
 mod admin;
 mod auth;
 mod bodies;
+mod callers;
 mod certificates;
 mod client_certificates;
 mod commands;

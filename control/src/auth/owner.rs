@@ -1,12 +1,19 @@
-//! The users as those who keep a copy of them see them: pages and a digest, see [`Owner`].
+//! The auth service as the other services of this process see it: the users, of whom they keep a copy, and what they
+//! verify callers with.
 
 use async_trait::async_trait;
 use edd_events::database::Database;
 use edd_events::projection::{Digest, DigestBuilder, Entry, Owner, OwnerError, Page};
 use edd_events::user_cache;
 
-use crate::auth::model::User;
+use crate::access_token::KeySet;
+use crate::auth::error::AuthError;
+use crate::auth::model::{self, RevokedKind, User};
+use crate::auth::service::Service;
 use crate::auth::store::users;
+use crate::caller::{KeySource, LoadError};
+use crate::revocation::Revocation;
+use crate::revocation::feed::{RevocationPage, RevocationSource};
 
 /// Users read in one go for a digest.
 const PAGE_ROWS: u32 = 1000;
@@ -50,5 +57,50 @@ impl Owner for Users {
                 return Ok(digest.finish());
             }
         }
+    }
+}
+
+#[async_trait]
+impl Owner for Service {
+    async fn page(&self, after: Option<String>, most: u32) -> Result<Page, OwnerError> {
+        self.owner().page(after, most).await
+    }
+
+    async fn digest(&self) -> Result<Digest, OwnerError> {
+        self.owner().digest().await
+    }
+}
+
+fn away(error: AuthError) -> OwnerError {
+    OwnerError::Unavailable(error.to_string())
+}
+
+#[async_trait]
+impl KeySource for Service {
+    async fn load(&self) -> Result<KeySet, LoadError> {
+        Ok(self.key_set())
+    }
+}
+
+#[async_trait]
+impl RevocationSource for Service {
+    async fn revoked(&self, after: i64, most: u32) -> Result<RevocationPage, OwnerError> {
+        let rows = self.revocations(after, most).await.map_err(away)?;
+        let next = rows.last().filter(|_| rows.len() >= most as usize).map(|(number, _)| *number);
+        Ok(RevocationPage { revocations: rows.into_iter().map(|(_, row)| revocation(row)).collect(), next })
+    }
+}
+
+/// What verifiers have of `row`.
+fn revocation(row: model::Revocation) -> Revocation {
+    let model::Revocation { kind, record_id, user_id: user, version, expires_at, .. } = row;
+    match kind {
+        RevokedKind::User => Revocation::User { user, version },
+        RevokedKind::Session | RevokedKind::ApiToken => Revocation::Session {
+            session_id: record_id.to_string(),
+            user: Some(user),
+            expires_at: Some(expires_at),
+            version,
+        },
     }
 }

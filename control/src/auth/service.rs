@@ -21,6 +21,7 @@ use edd_events::database::Database;
 use edd_events::publisher::Publisher;
 use edd_proto::common::Timestamp;
 
+use crate::access_token::KeySet;
 use crate::auth::config::AuthConfig;
 use crate::auth::entropy::Entropy;
 use crate::auth::error::AuthError;
@@ -103,9 +104,9 @@ impl Service {
         Users::of(self.0.database.clone())
     }
 
-    /// The public keys, as a JWKS.
-    pub fn jwks(&self) -> String {
-        self.0.keys.jwks()
+    /// The public keys.
+    pub fn key_set(&self) -> KeySet {
+        self.0.keys.public()
     }
 
     pub(super) fn now(&self) -> Micros {

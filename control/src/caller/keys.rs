@@ -29,14 +29,6 @@ pub trait KeySource: Debug + Send + Sync {
     async fn load(&self) -> Result<KeySet, LoadError>;
 }
 
-/// The auth service's own, in this process.
-#[async_trait]
-impl KeySource for ArcSwap<KeySet> {
-    async fn load(&self) -> Result<KeySet, LoadError> {
-        Ok(KeySet::clone(&self.load()))
-    }
-}
-
 /// The keys as they were loaded last.
 #[derive(Debug)]
 pub(super) struct Current {

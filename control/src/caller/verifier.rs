@@ -43,6 +43,8 @@ pub enum Refusal {
     ApiToken,
     #[error("the session has ended: sign in again")]
     Revoked,
+    #[error("it is not known yet what is revoked: the auth service has not been reached since this service is new")]
+    Unprepared,
     /// The token's key is not known, and nobody can say now whether it is a new one.
     #[error(transparent)]
     Keys(#[from] LoadError),
@@ -97,7 +99,11 @@ impl Verifier {
             None if token.starts_with(API_TOKEN_PREFIX) => self.ask(token, key, now).await?,
             None => self.read(token, now).await?,
         };
-        if self.0.revoked.is_revoked(caller.user, &caller.session) { Err(Refusal::Revoked) } else { Ok(caller) }
+        match &self.0.revoked {
+            revoked if revoked.is_revoked(caller.user, &caller.session) => Err(Refusal::Revoked),
+            revoked if !revoked.is_complete() => Err(Refusal::Unprepared),
+            _ => Ok(caller),
+        }
     }
 
     /// Keeps keys fresh and revocations few until told to stop. `database` is the one behind the revocations.

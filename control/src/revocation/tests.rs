@@ -1,21 +1,23 @@
 use bytes::Bytes;
 use edd_events::clock::ManualClock;
+use edd_events::database::Kind;
 use edd_events::publisher::{Cause, Publisher};
 use edd_proto::common::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
+use crate::scratch::{Scratch, on_each_database};
 
-const ANN: &str = "V1StGXR8_Z5jdHi6B-myT";
-const BOB: &str = "W1StGXR8_Z5jdHi6B-myT";
+pub(super) const ANN: &str = "V1StGXR8_Z5jdHi6B-myT";
+pub(super) const BOB: &str = "W1StGXR8_Z5jdHi6B-myT";
 /// Unix seconds.
-const NOW: i64 = 1_800_000_000;
+pub(super) const NOW: i64 = 1_800_000_000;
 
-fn uid(text: &str) -> UserId {
+pub(super) fn uid(text: &str) -> UserId {
     text.parse().unwrap()
 }
 
-fn invalidated(session_id: &str, version: i64, expires_at: Option<i64>) -> Message {
+pub(super) fn invalidated(session_id: &str, version: i64, expires_at: Option<i64>) -> Message {
     let event = SessionInvalidated {
         session_id: session_id.to_owned(),
         user_uid: ANN.to_owned(),
@@ -25,7 +27,7 @@ fn invalidated(session_id: &str, version: i64, expires_at: Option<i64>) -> Messa
     message(&format!("auth.session.{session_id}.invalidated"), version, Encoding::Protobuf, &event)
 }
 
-fn deleted(user: &str, version: i64) -> Message {
+pub(super) fn deleted(user: &str, version: i64) -> Message {
     let event = UserDeleted { user_uid: user.to_owned(), ..Default::default() };
     message(&format!("auth.user.{user}.deleted"), version, Encoding::Json, &event)
 }
@@ -45,15 +47,14 @@ fn message<M: edd_proto::Message>(subject: &str, version: i64, encoding: Encodin
 }
 
 struct Fixture {
-    _dir: tempfile::TempDir,
+    _scratch: Scratch,
     database: Database,
 }
 
 impl Fixture {
-    async fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let database = Database::open_file(&dir.path().join("a.db"), &[STEP]).await.unwrap();
-        Self { _dir: dir, database }
+    async fn new(kind: Kind) -> Self {
+        let scratch = Scratch::new(kind);
+        Self { database: scratch.open(&[STEP]).await, _scratch: scratch }
     }
 
     async fn handle(&self, set: &Revocations, message: &Message) {
@@ -63,9 +64,16 @@ impl Fixture {
     }
 }
 
-#[tokio::test]
-async fn what_is_revoked_stays_so_over_restarts() {
-    let fixture = Fixture::new().await;
+on_each_database!(
+    what_is_revoked_stays_so_over_restarts,
+    more_than_a_page_is_loaded,
+    ended_sessions_are_forgotten_and_nothing_else,
+    the_higher_version_counts_in_any_order,
+    what_the_publisher_writes_is_understood,
+);
+
+async fn what_is_revoked_stays_so_over_restarts(kind: Kind) {
+    let fixture = Fixture::new(kind).await;
     let set = Revocations::load(&fixture.database).await.unwrap();
     assert!(!set.is_revoked(uid(ANN), "s1"));
     fixture.handle(&set, &invalidated("s1", 2, Some(NOW))).await;
@@ -81,9 +89,8 @@ async fn what_is_revoked_stays_so_over_restarts() {
     }
 }
 
-#[tokio::test]
-async fn more_than_a_page_is_loaded() {
-    let fixture = Fixture::new().await;
+async fn more_than_a_page_is_loaded(kind: Kind) {
+    let fixture = Fixture::new(kind).await;
     let rows = PAGE_ROWS + 2;
     let fill = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $1) \
                 INSERT INTO revoked_sessions SELECT 's' || i, '', NULL, 1 FROM n";
@@ -93,9 +100,8 @@ async fn more_than_a_page_is_loaded() {
     assert!(set.is_revoked(uid(ANN), &format!("s{rows}")));
 }
 
-#[tokio::test]
-async fn ended_sessions_are_forgotten_and_nothing_else() {
-    let fixture = Fixture::new().await;
+async fn ended_sessions_are_forgotten_and_nothing_else(kind: Kind) {
+    let fixture = Fixture::new(kind).await;
     let set = Revocations::default();
     fixture.handle(&set, &invalidated("short", 2, Some(NOW))).await;
     fixture.handle(&set, &invalidated("long", 2, Some(NOW + 1))).await;
@@ -116,10 +122,9 @@ async fn ended_sessions_are_forgotten_and_nothing_else() {
 }
 
 /// A row and the set agree on which of two events about one session counts.
-#[tokio::test]
-async fn the_higher_version_counts_in_any_order() {
+async fn the_higher_version_counts_in_any_order(kind: Kind) {
     for order in [[0, 1], [1, 0]] {
-        let fixture = Fixture::new().await;
+        let fixture = Fixture::new(kind).await;
         let set = Revocations::default();
         let events = [invalidated("s1", 2, Some(NOW)), invalidated("s1", 3, None)];
         for index in order {
@@ -133,9 +138,8 @@ async fn the_higher_version_counts_in_any_order() {
     }
 }
 
-#[tokio::test]
-async fn what_the_publisher_writes_is_understood() {
-    let fixture = Fixture::new().await;
+async fn what_the_publisher_writes_is_understood(kind: Kind) {
+    let fixture = Fixture::new(kind).await;
     let clock = Arc::new(ManualClock::at(NOW * 1_000_000));
     for encoding in [Encoding::Protobuf, Encoding::Json] {
         let publisher = Publisher::new("auth-service", encoding, clock.clone());
@@ -197,7 +201,7 @@ proptest! {
         order.sort_by_key(|pick| (pick.0 as u64 ^ seed).wrapping_mul(pick.1 as u64 | seed | 1));
         order.iter().for_each(|pick| shuffled.apply(&message(pick)).unwrap());
         let state = |set: &Revocations| {
-            let snapshot = set.0.load();
+            let snapshot = set.0.snapshot.load();
             let sessions = snapshot.sessions.iter().map(|(id, ended)| (id.clone(), ended.expires_at, ended.version));
             let mut sessions: Vec<_> = sessions.collect();
             sessions.sort();

@@ -68,7 +68,7 @@ pub(super) async fn heads(database: &Database, spec: &Spec, most: usize) -> sqlx
 }
 
 /// The lowest sequence of the stream that an event of the consumer waits with.
-pub(crate) async fn lowest_seq(database: &Database, spec: &Spec) -> sqlx::Result<Option<u64>> {
+pub(super) async fn lowest_seq(database: &Database, spec: &Spec) -> sqlx::Result<Option<u64>> {
     let select =
         sqlx::query_scalar::<_, Option<i64>>("SELECT min(stream_seq) FROM retries WHERE consumer = $1 AND stream = $2");
     let lowest = select.bind(spec.name).bind(spec.stream.name).fetch_one(database.reader()).await?;

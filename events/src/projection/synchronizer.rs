@@ -6,9 +6,9 @@ use std::time::Duration;
 use edd_proto::Consumer;
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::{Bus, BusError, ConsumerState, StreamState};
+use crate::bus::{Bus, BusError, StreamState};
 use crate::clock::Clock;
-use crate::consumer::retry;
+use crate::consumer;
 use crate::database::Database;
 use crate::fail_point::fail_point;
 use crate::projection::table::PAGE_ROWS;
@@ -176,7 +176,7 @@ impl Synchronizer {
             tracing::warn!(projection = name, why, "the projection needs a snapshot");
             status::need(&self.database, name, &why, now).await?;
         } else if let Ok(consumer) = consumer {
-            let done = self.done(&stream, &consumer).await?;
+            let done = consumer::covered(&self.database, &self.consumer, &stream, &consumer).await?;
             if done > status.covered_seq {
                 status::cover(&self.database, name, done).await?;
             }
@@ -251,17 +251,8 @@ impl Synchronizer {
     /// Whether everything up to `seq` has had its effect.
     pub(crate) async fn has_handled(&self, seq: u64) -> Result<bool, SyncError> {
         let stream = self.bus.stream(self.consumer.stream.name).await?;
-        Ok(self.done(&stream, &self.bus.consumer(&self.consumer).await?).await? >= seq)
-    }
-
-    /// Up to where everything has had its effect or is a dead letter; `stream` was read before `consumer`.
-    async fn done(&self, stream: &StreamState, consumer: &ConsumerState) -> sqlx::Result<u64> {
-        // The floor stands still while nothing comes that matches the consumer's filters.
-        let idle = consumer.waiting == 0 && consumer.unanswered == 0;
-        let answered = if idle { consumer.ack_floor.max(stream.last_seq) } else { consumer.ack_floor };
-        // Looked for after the floor: an event that waits for another try is noted before it is answered.
-        let waiting = retry::lowest_seq(&self.database, &self.consumer).await?;
-        Ok(waiting.map_or(answered, |seq| answered.min(seq - 1)))
+        let state = self.bus.consumer(&self.consumer).await?;
+        Ok(consumer::covered(&self.database, &self.consumer, &stream, &state).await? >= seq)
     }
 }
 

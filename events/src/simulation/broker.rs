@@ -8,7 +8,9 @@ use edd_proto::{Consumer, Stream, covers};
 use tokio::sync::{Notify, mpsc};
 
 use super::world::lock;
-use crate::bus::{ACK_WAIT, Answer, BusError, ConsumerState, Delivery, MAX_ACK_PENDING, Position, Question, StreamState};
+use crate::bus::{
+    ACK_WAIT, Answer, BusError, ConsumerState, Delivery, MAX_ACK_PENDING, Position, Question, StreamState,
+};
 use crate::clock::{Clock, Micros, micros};
 use crate::message::Message;
 
@@ -117,7 +119,8 @@ impl Data {
     }
 
     fn progress(&mut self, consumer: &Consumer) -> Result<&mut Progress, BusError> {
-        let unknown = || BusError::Refused(format!("there is no consumer {} on {}", consumer.name, consumer.stream.name));
+        let unknown =
+            || BusError::Refused(format!("there is no consumer {} on {}", consumer.name, consumer.stream.name));
         self.consumers.get_mut(&key(consumer)).ok_or_else(unknown)
     }
 }

@@ -11,7 +11,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 on_each_database![a_key_signs_for_30_days_and_the_next_is_known_before, replicas_agree_on_their_keys,];
 
 fn known(fixture: &Fixture) -> Vec<String> {
-    let jwks: serde_json::Value = serde_json::from_str(&fixture.service().jwks()).expect("json");
+    let jwks: serde_json::Value = serde_json::from_str(&fixture.service().key_set().to_json()).expect("json");
     let keys = jwks["keys"].as_array().expect("keys").iter();
     keys.map(|key| key["kid"].as_str().expect("an id").to_owned()).collect()
 }

@@ -42,7 +42,7 @@ async fn a_login_answers_what_old_clients_read(kind: Kind) {
     assert_eq!(answer, expected);
     // As the old dashboard does: without a look at the signature.
     let token = answer["token"].as_str().expect("a token");
-    let keys = KeySet::from_json("edd-auth", fixture.service().jwks().as_bytes()).expect("a key set");
+    let keys = KeySet::from_json("edd-auth", fixture.service().key_set().to_json().as_bytes()).expect("a key set");
     let claims = keys.verify(token, NOW).expect("claims");
     assert_eq!((claims.username.as_str(), claims.display_name.as_str(), claims.is_admin), ("ann", "ann", false));
     assert_eq!((claims.user_id.as_str(), claims.exp), (user_id, NOW / 1_000_000 + 24 * 3600));

@@ -48,6 +48,22 @@ async fn revocations_count_at_once_also_for_what_was_verified_before() {
     assert_eq!(asked.load(Ordering::Relaxed), 1);
 }
 
+/// Somebody whose session has ended must not get in because nobody has told this service yet.
+#[tokio::test]
+async fn nobody_gets_in_before_it_is_known_what_is_revoked() {
+    let fixture = Fixture::new().await;
+    let database = Database::open_file(&fixture.dir.path().join("s.db"), &[crate::revocation::STEP]).await.unwrap();
+    let set = Revocations::load(&database).await.unwrap();
+    set.insert(&revoked("s1"));
+    let keys = Keys::open(fixture.source.clone(), DEFAULT_ISSUER, None).await;
+    let verifier = Verifier::new(keys, set, fixture.bus.clone(), Arc::new(fixture.clock.clone()));
+    assert!(matches!(refused(&verifier, &fixture.token("s1")).await, Refusal::Revoked), "that much is known");
+    let refusal = refused(&verifier, &fixture.token("s2")).await;
+    assert!(matches!(refusal, Refusal::Unprepared));
+    assert_eq!(Error::from(refusal).status(), 503);
+    assert!(matches!(refused(&verifier, "nonsense").await, Refusal::Token(TokenError::Malformed)));
+}
+
 #[tokio::test]
 async fn a_new_key_is_fetched_once_and_strangers_do_not_make_us_ask() {
     let fixture = Fixture::new().await;

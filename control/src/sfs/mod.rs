@@ -1,0 +1,9 @@
+//! The file share. Today: who its callers are.
+//!
+//! ```text
+//! api ─▶ service ─▶ transaction { store + events }
+//! ```
+
+mod api;
+
+pub use api::router;
