@@ -49,6 +49,19 @@ const ONLY_IN: [(&str, &[&str]); 5] = [
     ("tokio_rustls", &["proxy", "listeners", "certs"]),
 ];
 
+/// The services of `control`. None imports another, and what is not theirs, their kernel, imports none of them.
+const SERVICES: [&str; 2] = ["auth", "sfs"];
+
+/// The layers of a service: a module imports those of its own line and of the lines above it. A module that is not
+/// named is of the first line; `mod.rs` puts them together.
+const LAYERS: [&[&str]; 4] = [&["model"], &["store"], &["service"], &["api", "page", "owner"]];
+
+/// The files and folders of `control` that name HTTP's types, wherever they are.
+const HTTP: [&str; 8] = ["api", "page", "caller", "error", "extract", "request", "origin", "cors"];
+
+/// What the implementations of the bus import. They carry messages for whoever has some.
+const BUS: [&str; 4] = ["clock", "database", "message", "outbox"];
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -100,6 +113,108 @@ fn module(gateway: &Path, file: &Path) -> String {
     let inside = file.strip_prefix(gateway).expect("a file of the gateway");
     let first = inside.components().next().expect("a relative path").as_os_str().to_str().expect("a plain name");
     first.trim_end_matches(".rs").to_owned()
+}
+
+/// The modules that a file of a crate is in, and its own name, which `mod.rs` has not: `["auth", "service", "login"]`.
+fn modules(src: &Path, file: &Path) -> Vec<String> {
+    let inside = file.strip_prefix(src).expect("a file of the crate").with_extension("");
+    let parts = inside.iter().map(|part| part.to_str().expect("a plain name").to_owned());
+    parts.filter(|part| !["mod", "lib"].contains(&part.as_str())).collect()
+}
+
+/// Whether a file holds nothing but tests.
+fn is_test(modules: &[String]) -> bool {
+    modules.iter().any(|module| ["tests", "scratch", "conformance"].contains(&module.as_str()))
+}
+
+/// Every path in `code`, a file's at `modules`, that begins with `crate` or `super`, from the crate's root on.
+fn inner_paths(modules: &[String], code: &str) -> Vec<Vec<String>> {
+    let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let text = lines.collect::<Vec<_>>().join("\n");
+    let mut found = Vec::new();
+    for first in ["crate::", "super::"] {
+        for (at, _) in text.match_indices(first) {
+            let before = text[..at].chars().next_back();
+            if !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':') {
+                expand(modules.to_vec(), &text[at..], &mut found);
+            }
+        }
+    }
+    found
+}
+
+/// Reads the path, or the group of paths, that `text` begins with, below `base`.
+fn expand(mut base: Vec<String>, text: &str, found: &mut Vec<Vec<String>>) {
+    let text = text.trim_start();
+    if let Some(group) = text.strip_prefix('{') {
+        let (mut depth, mut begin) = (0, 0);
+        for (at, c) in group.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth > 0 => depth -= 1,
+                ',' | '}' if depth == 0 => {
+                    expand(base.clone(), &group[begin..at], found);
+                    begin = at + 1;
+                    if c == '}' {
+                        return;
+                    }
+                }
+                _ => {}
+            }
+        }
+        return;
+    }
+    let end = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
+    match &text[..end] {
+        "" | "self" => {}
+        "crate" => base.clear(),
+        "super" => drop(base.pop()),
+        name => base.push(name.to_owned()),
+    }
+    match text[end..].strip_prefix("::") {
+        Some(rest) => expand(base, rest, found),
+        None => found.push(base),
+    }
+}
+
+/// The line of [`LAYERS`] that a service's module is on.
+fn layer(module: &str) -> usize {
+    LAYERS.iter().position(|line| line.contains(&module)).unwrap_or(0)
+}
+
+/// What is wrong with the imports of a file of `control`.
+fn wrong_in_control(modules: &[String], code: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let service = modules.first().filter(|module| SERVICES.contains(&module.as_str()));
+    for path in inner_paths(modules, code) {
+        let Some(other) = path.first().filter(|module| SERVICES.contains(&module.as_str())) else { continue };
+        // The crate's root alone knows them all.
+        if !modules.is_empty() && service != Some(other) {
+            wrong.push(format!("imports the service `{}`", path.join("::")));
+        } else if let (Some(from), Some(to)) = (modules.get(1), path.get(1))
+            && layer(to) > layer(from)
+        {
+            wrong.push(format!("is below `{}`, which it imports", path.join("::")));
+        }
+    }
+    let is_in = |homes: &[&str]| modules.iter().any(|module| homes.contains(&module.as_str()));
+    let is_service_s_own = service.is_some() && modules.len() == 1;
+    let found = names(code);
+    for http in ["http", "axum"].into_iter().filter(|name| found.contains(*name)) {
+        if !is_in(&HTTP) && !is_service_s_own {
+            wrong.push(format!("names `{http}`"));
+        }
+    }
+    let has_tables = is_in(&["store"]) || modules.first().is_some_and(|module| module == "revocation");
+    if has_sql(code) && !has_tables {
+        wrong.push("has SQL".to_owned());
+    }
+    wrong
+}
+
+fn has_sql(code: &str) -> bool {
+    let code = code.to_lowercase();
+    code.contains("sqlx::query") || code.lines().any(|line| line.starts_with("use sqlx") && line.contains("query"))
 }
 
 /// Whether `name`, as [`names`] tells it, is the module or crate `what`, or one of the family `what_…`.
@@ -163,4 +278,78 @@ fn names_are_read_from_every_form_of_path() {
         names(code).into_iter().collect::<Vec<_>>(),
         ["a", "crate::live", "crate::path", "crate::table", "table"]
     );
+}
+
+#[test]
+fn services_know_the_kernel_and_not_one_another() {
+    let control = root().join("control/src");
+    for name in SERVICES {
+        assert!(control.join(name).is_dir(), "a rule is about the service `{name}`, which is gone");
+    }
+    let mut wrong = Vec::new();
+    for file in sources(&control) {
+        let modules = modules(&control, &file);
+        if !is_test(&modules) {
+            let shown = file.strip_prefix(root()).expect("a file of the project").display().to_string();
+            wrong.extend(wrong_in_control(&modules, &read(&file)).into_iter().map(|what| format!("{shown} {what}")));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_bus_carries_messages_and_knows_nobody_who_has_some() {
+    let events = root().join("events/src");
+    let mut wrong = Vec::new();
+    for file in sources(&events) {
+        let (modules, code) = (modules(&events, &file), read(&file));
+        let shown = file.strip_prefix(root()).expect("a file of the project").display();
+        let is_bus = modules.first().is_some_and(|module| module == "bus") && !is_test(&modules);
+        for path in inner_paths(&modules, &code).into_iter().filter(|_| is_bus) {
+            if path.first().is_some_and(|module| module != "bus" && !BUS.contains(&module.as_str())) {
+                wrong.push(format!("{shown} imports `{}`", path.join("::")));
+            }
+        }
+        let is_jetstream = modules.get(1).is_some_and(|module| module == "jetstream");
+        if names(&code).contains("async_nats") && !is_jetstream {
+            wrong.push(format!("{shown} names `async_nats`"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Tables belong to the services, and to the kernel.
+#[test]
+fn the_command_and_the_gateway_write_no_sql() {
+    for file in ["src", "gateway/src"].iter().flat_map(|dir| sources(&root().join(dir))) {
+        assert!(!names(&read(&file)).contains("sqlx"), "{} names `sqlx`", file.display());
+    }
+}
+
+#[test]
+fn imports_are_seen_however_they_are_written() {
+    let at = |path: &str| path.split("::").map(str::to_owned).collect::<Vec<_>>();
+    for (module, code, wrong) in [
+        ("sfs::api", "use crate::auth::service::Service;", true),
+        ("caller", "fn f() { crate::sfs::router() }", true),
+        ("auth::store", "use crate::{\n    error,\n    auth::{model, service::Service},\n};", true),
+        ("auth::store::users", "use super::super::service::Service;", true),
+        ("auth::service::login", "pub(in crate::auth) use super::super::api::client;", true),
+        ("auth::limiter", "use crate::auth::store;", true),
+        ("auth::service::login", "use http::HeaderMap;", true),
+        ("auth::service::login", "use sqlx::{Row, query};", true),
+        ("sfs::service", "sqlx::query_scalar(\"SELECT 1\")", true),
+        (
+            "auth::service::login",
+            "use super::Service;\nuse crate::auth::store::users;\nuse crate::error::Error;",
+            false,
+        ),
+        ("auth::api::sign_in", "use axum::Json;\nuse crate::auth::service::Service;\nuse super::who;", false),
+        ("auth", "use axum::Router;\nuse crate::auth::service::Service;", false),
+        ("auth::store::users", "// crate::auth::service\nuse sqlx::query;\nuse super::Connection;", false),
+        ("revocation::mark", "sqlx::query(\"SELECT 1\")", false),
+    ] {
+        let found = wrong_in_control(&at(module), code);
+        assert_eq!(!found.is_empty(), wrong, "{module}: {code}: {found:?}");
+    }
 }
