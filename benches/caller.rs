@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use async_trait::async_trait;
 use divan::{Bencher, black_box};
 use edd_control::access_token::{Claims, DEFAULT_ISSUER, KeySet, Signer, SigningKey};
-use edd_control::caller::{Keys, Verifier};
+use edd_control::caller::{KeySource, Keys, LoadError, Verifier};
 use edd_control::revocation::{Revocation, Revocations};
 use edd_events::bus::local::LocalBus;
 use edd_events::clock::{Clock, SystemClock};
@@ -57,6 +57,17 @@ fn sign(bencher: Bencher) {
     bencher.bench(|| signer.sign(black_box(&claims)));
 }
 
+/// Keys that never change.
+#[derive(Debug)]
+struct Fixed(KeySet);
+
+#[async_trait]
+impl KeySource for Fixed {
+    async fn load(&self) -> Result<KeySet, LoadError> {
+        Ok(self.0.clone())
+    }
+}
+
 #[divan::bench]
 fn read_a_new_token(bencher: Bencher) {
     let signer = signer();
@@ -73,8 +84,8 @@ fn verify_a_known_token(bencher: Bencher, count: usize) {
     let token = signer.sign(&claims());
     let verifier = runtime.block_on(async {
         let bus = LocalBus::open(&dir.path().join("bus.db"), clock.clone()).await.expect("a bus");
-        let source = ArcSwap::from_pointee(KeySet::new(DEFAULT_ISSUER, [signer.key()]));
-        let keys = Keys::open(Arc::new(source), DEFAULT_ISSUER, None).await;
+        let source = Arc::new(Fixed(KeySet::new(DEFAULT_ISSUER, [signer.key()])));
+        let keys = Keys::open(source, DEFAULT_ISSUER, None).await;
         let verifier = Verifier::new(keys, revoked(count), Arc::new(bus), clock);
         verifier.verify(&token).await.expect("a good token");
         verifier
