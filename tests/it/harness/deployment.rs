@@ -297,7 +297,8 @@ impl Deployment {
         let noted: Vec<String> =
             sqlx::query_scalar(noted).bind(consumer.to_owned()).fetch_all(database.reader()).await.map_err(away)?;
         if handled != *told || BTreeSet::from_iter(noted) != *told {
-            return Err(format!("{} events of {} were handled", handled.len(), told.len()));
+            let lost = told.difference(&handled).next();
+            return Err(format!("{} of {} events were handled; not {lost:?}", handled.len(), told.len()));
         }
         Ok(())
     }
