@@ -64,6 +64,13 @@ async fn api_token(edd: &Edd, user: &User) -> (String, String) {
     (text(&made["id"]), text(&made["token"]))
 }
 
+/// An administrator deletes a user.
+async fn delete(edd: &Edd, user: &User) {
+    let admin = json!({"username": "admin", "password": ADMIN_PASSWORD});
+    let admin = text(&auth(edd, "POST /api/login", "", &admin).await["token"]);
+    auth(edd, &format!("DELETE /admin/users?id={}", user.id), &admin, &Value::Null).await;
+}
+
 /// Who is known at storage by `token`.
 async fn known(sfs: &[&Edd], user: &User, token: &str) {
     for edd in sfs {
@@ -98,36 +105,38 @@ async fn refused(sfs: &[&Edd], why: &str, token: &str) {
 
 /// All ways in which a token's life ends early; those that are good still, and those that are not.
 async fn end_in_every_way(at: &Edd, sfs: &[&Edd]) -> (Vec<(User, String)>, Vec<String>) {
-    let admin = json!({"username": "admin", "password": ADMIN_PASSWORD});
-    let admin = text(&auth(at, "POST /api/login", "", &admin).await["token"]);
     let (mut good, mut ended) = (Vec::new(), Vec::new());
     for why in ["logged-out", "password", "others", "api-token", "deleted"] {
         let user = user(at, why).await;
         let (api_id, api) = api_token(at, &user).await;
-        for token in [&user.one, &user.other, &api] {
+        let all = [user.one.clone(), user.other.clone(), api];
+        for token in &all {
             known(sfs, &user, token).await;
         }
-        let all = [&user.one, &user.other, &api].map(Clone::clone).to_vec();
-        let (request, by, body, over) = match why {
-            "logged-out" => ("POST /api/logout".to_owned(), &user.other, Value::Null, &all[1..2]),
-            "password" => {
-                let change = json!({"current": PASSWORD, "new": "another one, longer"});
-                ("PUT /api/settings/password".to_owned(), &user.one, change, &all[1..2])
-            }
-            "others" => ("DELETE /api/settings/sessions".to_owned(), &user.one, Value::Null, &all[1..2]),
-            "api-token" => (format!("DELETE /api/tokens/{api_id}"), &user.one, Value::Null, &all[2..3]),
-            _ => (format!("DELETE /admin/users?id={}", user.id), &admin, Value::Null, &all[..]),
+        let (own, nothing) = (&user.one, &Value::Null);
+        let change = json!({"current": PASSWORD, "new": "another one, longer"});
+        match why {
+            "logged-out" => drop(auth(at, "POST /api/logout", &user.other, nothing).await),
+            "password" => drop(auth(at, "PUT /api/settings/password", own, &change).await),
+            "others" => drop(auth(at, "DELETE /api/settings/sessions", own, nothing).await),
+            "api-token" => drop(auth(at, &format!("DELETE /api/tokens/{api_id}"), own, nothing).await),
+            _ => delete(at, &user).await,
+        }
+        let over = match why {
+            "api-token" => 2..3,
+            "deleted" => 0..3,
+            _ => 1..2,
         };
-        auth(at, &request, by, &body).await;
-        for token in over {
+        for token in &all[over.clone()] {
             refused(sfs, why, token).await;
+            ended.push(token.clone());
         }
-        for token in all.iter().filter(|token| !over.contains(token)) {
+        let left: Vec<_> = all.iter().enumerate().filter(|(index, _)| !over.contains(index)).collect();
+        for (_, token) in &left {
             known(sfs, &user, token).await;
         }
-        ended.extend(over.iter().cloned());
-        if let Some(token) = all.iter().find(|token| !over.contains(token)) {
-            let token = token.clone();
+        if let Some((_, token)) = left.first() {
+            let token = (*token).clone();
             good.push((user, token));
         }
     }
@@ -323,14 +332,17 @@ async fn sfs_alone_in_the_dark_knows_what_it_knew() {
 #[tokio::test]
 async fn a_service_that_is_new_lets_nobody_in_before_it_has_asked_auth() {
     let mut apart = Apart::start().await;
-    let user = user(&apart.auth, "ann").await;
+    let (user, gone) = (user(&apart.auth, "ann").await, user(&apart.auth, "bob").await);
+    let (api_id, _) = api_token(&apart.auth, &user).await;
+    auth(&apart.auth, &format!("DELETE /api/tokens/{api_id}"), &user.one, &Value::Null).await;
     auth(&apart.auth, "POST /api/logout", &user.other, &Value::Null).await;
+    delete(&apart.auth, &gone).await;
     // Its stream begins after the logout: nothing but auth itself can tell.
     apart.end_auth().await;
     apart.nats.kill9();
     apart.nats.wipe_data();
     let sfs = apart.sfs().await;
-    for token in [&user.one, &user.other] {
+    for token in [&user.one, &user.other, &gone.one] {
         let early = storage(&sfs, token).await;
         assert_eq!((early.status, early.header("retry-after")), (503, "2"), "{}", early.text());
     }
@@ -339,12 +351,14 @@ async fn a_service_that_is_new_lets_nobody_in_before_it_has_asked_auth() {
     // The bus is still away, and need not be there for this.
     apart.restart_auth().await;
     answers(&sfs, &user.one, 200).await;
-    assert_eq!(storage(&sfs, &user.other).await.status, 401);
+    for token in [&user.other, &gone.one] {
+        assert_eq!(storage(&sfs, token).await.status, 401);
+    }
     apart.nats.restart();
     reports(&sfs, "[+] sfs revocations: complete").await;
     reports(&apart.auth, "[+] auth events: the bus is there, 0 events wait").await;
     auth(&apart.auth, "POST /api/logout", &user.one, &Value::Null).await;
-    refused(&[&sfs], "logged out", &user.one).await;
+    refused(&[&sfs], "logged out just after the broker came back", &user.one).await;
 }
 
 #[tokio::test]

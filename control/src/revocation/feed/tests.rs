@@ -103,6 +103,7 @@ on_each_database!(
     lost_events_are_asked_for,
     a_process_hears_of_a_revocation_that_no_consumer_has_handled,
     the_mark_follows_the_durable_consumer,
+    what_a_tail_has_missed_is_read_from_the_tables,
 );
 
 async fn who_is_new_knows_nothing_before_the_auth_service_has_told_all(kind: Kind) {
@@ -188,6 +189,25 @@ async fn the_mark_follows_the_durable_consumer(kind: Kind) {
     feed.round().await.unwrap();
     assert_eq!(fixture.mark().await.map(|mark| (mark.seq, mark.snapshots)), Some((3, 1)));
     assert_eq!(fixture.feed().await.revocations().len(), (3, 0));
+}
+
+async fn what_a_tail_has_missed_is_read_from_the_tables(kind: Kind) {
+    let fixture = Fixture::new(kind).await;
+    fixture.auth.tells(Some(&[]));
+    let mut feed = fixture.feed().await;
+    feed.prepare().await;
+    let (set, stop) = (feed.revocations().clone(), CancellationToken::new());
+    // By the durable consumer in another process, long ago.
+    let mut transaction = fixture.database.begin().await.unwrap();
+    session("s1").store(&mut transaction).await.unwrap();
+    fixture.database.commit(transaction).await.unwrap();
+    let gap = Arc::new(Gap::default());
+    let mut listener = Listener { set: set.clone(), gap: gap.clone() };
+    let running = tokio::spawn(feed.keep(gap, stop.clone()));
+    listener.reset().await;
+    until("the row", || set.is_revoked(uid(ANN), "s1")).await;
+    stop.cancel();
+    tokio::time::timeout(PATIENCE, running).await.expect("it stops").expect("and does not panic");
 }
 
 #[tokio::test]
