@@ -3,9 +3,13 @@
 use std::io::Write;
 use std::net::IpAddr;
 use std::path::Path;
+use std::pin::pin;
+use std::time::Duration;
 
 use edd_gateway::gateway::{Addresses, Gateway, StartError, Stop};
+use edd_gateway::health::Health;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use crate::builtin;
 use crate::cli::{GatewayRunArgs, RunArgs};
@@ -14,6 +18,11 @@ use crate::exit::{Code, Failure, Outcome};
 use crate::follower::{self, Place};
 use crate::settings::Parts;
 use crate::{logging, settings};
+
+/// How long the start waits for a database that may refuse its URL.
+const DATABASE_GRACE: Duration = Duration::from_secs(1);
+/// Pause before a database that is away is tried again.
+const DATABASE_PAUSE: Duration = Duration::from_secs(5);
 
 pub fn run(args: GatewayRunArgs) -> Outcome {
     logging::start(args.run.log.as_deref());
@@ -36,12 +45,48 @@ async fn alone(GatewayRunArgs { run, owner, sfs_service_url }: GatewayRunArgs) -
     let plane = run.plane.plane(bus)?;
     let location = run.databases.only(ServiceName::Gateway, run.gateway.data_dir())?;
     let auth = owner.auth(&plane)?;
-    let place = Place { plane: &plane, location: &location, auth: &auth, registry: &parts.registry, keys_dir: None };
-    let follower = follower::GATEWAY.start(place).await?;
-    parts.health.add(follower.report.clone());
-    let outcome = serve(run, settings::PUBLIC, parts, announce).await;
-    follower.running.stop().await;
+    let (health, registry, stop) = (parts.health.clone(), parts.registry.clone(), CancellationToken::new());
+    let place = Place { plane: &plane, location: &location, auth: &auth, registry: &registry, keys_dir: None };
+    let mut following = pin!(follow(place, &health, stop.clone()));
+    // Long enough to be told of a mistake; routes do not wait for a database.
+    if let Ok(ended) = tokio::time::timeout(DATABASE_GRACE, &mut following).await {
+        ended?;
+    }
+    let mut serving = pin!(serve(run, settings::PUBLIC, parts, announce));
+    let outcome = tokio::select! {
+        outcome = &mut serving => outcome,
+        ended = &mut following => {
+            if let Err(failure) = ended {
+                tracing::error!(%failure, "users are not followed; routes are served");
+            }
+            return serving.await;
+        }
+    };
+    stop.cancel();
+    following.await?;
     outcome
+}
+
+/// Follows the users from when the database is there until `stop`.
+///
+/// # Errors
+/// The settings are wrong.
+async fn follow(place: Place<'_>, health: &Health, stop: CancellationToken) -> Result<(), Failure> {
+    let follower = loop {
+        match follower::GATEWAY.start(place.clone()).await {
+            Ok(follower) => break follower,
+            Err(failure) if failure.code != Code::Unavailable => return Err(failure),
+            Err(failure) => tracing::warn!(%failure, "users are not followed yet; routes are served"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(DATABASE_PAUSE) => {}
+        }
+    };
+    health.add(follower.report.clone());
+    stop.cancelled().await;
+    follower.running.stop().await;
+    Ok(())
 }
 
 /// Makes the data directory.

@@ -111,3 +111,19 @@ async fn a_list_of_all_users_is_read_in_bounded_memory() {
     let grown = auth.resident_kib().saturating_sub(before);
     assert!(grown < 64 * 1024, "{grown} KiB for {count} users");
 }
+
+/// Routes are served from the first moment; whoever else is needed is waited for.
+#[tokio::test]
+async fn a_gateway_starts_without_broker_and_database() {
+    let routes = "routes: [{redirect: {to: 'http://x.test'}}]";
+    let gateway = Edd::gateway(routes).env("NATS_URL", "nats://127.0.0.1:9");
+    let mut edd = gateway.clone().env("DATABASE_URL", "postgres://edd:secret@127.0.0.1:9/gateway").start().await;
+    assert_eq!(edd.get("a.test", "/").await.status, 302);
+    assert_eq!(edd.admin("/readyz").await.status, 200);
+    edd.wait_log("why users are not known", |line| line.text.contains("users are not followed yet")).await;
+    edd.signal(Signal::TERM);
+    assert_eq!(edd.wait_exit().await.code(), Some(0));
+    assert!(!edd.log().iter().any(|line| line.text.contains("secret")));
+    let mistaken = gateway.env("DATABASE_URL", "mysql://x/y").run().await;
+    assert_eq!(mistaken.code, Some(78), "{mistaken:#?}");
+}
