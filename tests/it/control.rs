@@ -118,7 +118,7 @@ async fn a_gateway_starts_without_broker_and_database() {
     let routes = "routes: [{redirect: {to: 'http://x.test'}}]";
     let gateway = Edd::gateway(routes).env("NATS_URL", "nats://127.0.0.1:9");
     let mut edd = gateway.clone().env("DATABASE_URL", "postgres://edd:secret@127.0.0.1:9/gateway").start().await;
-    assert_eq!(edd.get("a.test", "/").await.status, 302);
+    assert_eq!(edd.get("a.test", "/").await.status, 301);
     assert_eq!(edd.admin("/readyz").await.status, 200);
     edd.wait_log("why users are not known", |line| line.text.contains("users are not followed yet")).await;
     edd.signal(Signal::TERM);

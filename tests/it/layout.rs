@@ -60,7 +60,7 @@ const LAYERS: [&[&str]; 4] = [&["model"], &["store"], &["service"], &["api", "pa
 const HTTP: [&str; 8] = ["api", "page", "caller", "error", "extract", "request", "origin", "cors"];
 
 /// What the implementations of the bus import. They carry messages for whoever has some.
-const BUS: [&str; 4] = ["clock", "database", "message", "outbox"];
+const BUS: [&str; 5] = ["clock", "database", "fail_point", "message", "outbox"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

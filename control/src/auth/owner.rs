@@ -63,11 +63,11 @@ impl Owner for Users {
 #[async_trait]
 impl Owner for Service {
     async fn page(&self, after: Option<String>, most: u32) -> Result<Page, OwnerError> {
-        self.owner().page(after, most).await
+        Users::of(self.database().clone()).page(after, most).await
     }
 
     async fn digest(&self) -> Result<Digest, OwnerError> {
-        self.owner().digest().await
+        Users::of(self.database().clone()).digest().await
     }
 }
 

@@ -27,7 +27,6 @@ use crate::auth::entropy::Entropy;
 use crate::auth::error::AuthError;
 use crate::auth::limiter::{Limiter, Network};
 use crate::auth::model::RecordId;
-use crate::auth::owner::Users;
 use crate::auth::password::{Hasher, PasswordError};
 
 pub use accounts::NewAccount;
@@ -99,9 +98,8 @@ impl Service {
         self.0.hasher.hashes()
     }
 
-    /// The users, for those who keep a copy of them.
-    pub fn owner(&self) -> Users {
-        Users::of(self.0.database.clone())
+    pub(in crate::auth) fn database(&self) -> &Database {
+        &self.0.database
     }
 
     /// The public keys.

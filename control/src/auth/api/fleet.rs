@@ -54,7 +54,7 @@ pub(super) struct UsersDigest {
 }
 
 pub(super) async fn digest(State(service): State<Service>, _: AnotherService) -> Result<Json<UsersDigest>, Error> {
-    let digest = service.owner().digest().await.map_err(|error| Error::unavailable(error.to_string()))?;
+    let digest = service.digest().await.map_err(|error| Error::unavailable(error.to_string()))?;
     Ok(Json(UsersDigest { digest: digest.to_string() }))
 }
 
