@@ -1,4 +1,4 @@
-//! A database that is away, or ends a transaction without saying how: what tests do to one that is otherwise fine.
+//! A database that is away, or ends a transaction without saying how: what simulations do to one that is otherwise fine.
 
 use std::fmt::Debug;
 use std::io;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use sqlx::AnyPool;
 use sqlx::any::AnyPoolOptions;
 
-use super::Database;
+use super::{ACQUIRE_TIMEOUT, Database, Kind, Step};
 
 /// Decides when.
 pub(crate) trait Saboteur: Debug + Send + Sync {
@@ -47,10 +47,21 @@ impl Sabotage {
 }
 
 impl Database {
-    /// The same database, as `saboteur` lets it be seen.
-    pub(crate) async fn sabotaged(&self, saboteur: Arc<dyn Saboteur>) -> Self {
-        let closed = AnyPoolOptions::new().connect_lazy("sqlite::memory:").expect("a URL");
-        closed.close().await;
-        Self { sabotage: Sabotage(Some((saboteur, closed))), ..self.clone() }
+    /// One in memory, with one connection for everything: as fast as they get.
+    pub(crate) async fn in_memory(steps: &[Step]) -> Self {
+        sqlx::any::install_default_drivers();
+        let options = AnyPoolOptions::new().max_connections(1).acquire_timeout(ACQUIRE_TIMEOUT);
+        let options = options.test_before_acquire(false).idle_timeout(None).max_lifetime(None);
+        let writer = options.connect("sqlite::memory:").await.expect("memory");
+        let (reader, committed, sabotage) = (writer.clone(), Arc::default(), Sabotage::default());
+        let database = Self { kind: Kind::Sqlite, writer, reader, committed, wake: None, sabotage };
+        database.migrate(steps).await.expect("tables");
+        database
+    }
+
+    /// The same database, as `saboteur` lets it be seen; `closed` is a pool that is.
+    pub(crate) fn sabotaged(&self, saboteur: Arc<dyn Saboteur>, closed: &AnyPool) -> Self {
+        assert!(closed.is_closed(), "what is away does not answer");
+        Self { sabotage: Sabotage(Some((saboteur, closed.clone()))), ..self.clone() }
     }
 }

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use sqlx::AnyPool;
+use sqlx::any::AnyPoolOptions;
+
 use super::auth;
 use super::plan::Fault;
 use super::reactor;
 use super::world::World;
 use crate::database::sabotage::Saboteur;
-use crate::database::{Database, Kind, Step};
+use crate::database::{Database, Step};
 use crate::projection::{Projection, Table};
-use crate::scratch::Scratch;
 use crate::user_cache::{self, UserCache};
 
 /// What a schedule leaves behind.
@@ -22,8 +24,9 @@ pub(super) const STORES: usize = 3;
 
 #[derive(Debug)]
 pub(super) struct Arena {
-    _scratches: [Scratch; STORES],
     databases: [Database; STORES],
+    /// What there is of a database that is away.
+    closed: AnyPool,
 }
 
 /// A service's database.
@@ -38,14 +41,10 @@ pub(super) struct Store {
 
 impl Arena {
     pub async fn open() -> Self {
-        let scratches = std::array::from_fn(|_| Scratch::new(Kind::Sqlite));
-        let [first, second, third]: &[Scratch; STORES] = &scratches;
-        let databases = [first.open(&STEPS).await, second.open(&STEPS).await, third.open(&STEPS).await];
-        for database in &databases {
-            // No power fails here. The one connection that writes keeps it.
-            execute(database, "PRAGMA synchronous = OFF").await;
-        }
-        Self { _scratches: scratches, databases }
+        let open = || Database::in_memory(&STEPS);
+        let closed = AnyPoolOptions::new().connect_lazy("sqlite::memory:").expect("a URL");
+        closed.close().await;
+        Self { databases: [open().await, open().await, open().await], closed }
     }
 
     /// Empty databases.
@@ -54,7 +53,7 @@ impl Arena {
         for truth in &self.databases {
             clear(truth).await;
             let switch = Arc::new(Switch { world: world.clone(), is_away: AtomicBool::new(false) });
-            let database = truth.sabotaged(switch.clone()).await;
+            let database = truth.sabotaged(switch.clone(), &self.closed);
             stores.push(Store { database, truth: truth.clone(), switch });
         }
         stores.try_into().expect("one for each")
@@ -72,8 +71,9 @@ async fn clear(database: &Database) {
         let shadows = sqlx::query_scalar::<_, String>(
             "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'user_cache%'",
         );
+        let shadows = shadows.fetch_all(database.reader()).await.expect("names");
         let mut transaction = database.begin().await.expect("a transaction");
-        for table in shadows.fetch_all(database.reader()).await.expect("names") {
+        for table in shadows {
             let drop = sqlx::AssertSqlSafe(format!("DROP TABLE {table}"));
             sqlx::raw_sql(drop).execute(&mut *transaction).await.expect("no table");
         }

@@ -86,6 +86,20 @@ async fn all_comes_out_right_whatever_goes_wrong() {
     }
     let (began, count) = (Instant::now(), if std::env::var_os("EDD_TEST_FULL").is_some() { LONG } else { SHORT });
     let mut steps = 0;
+    if let Some(from) = std::env::var_os("SURVEY") {
+        let from: u64 = from.to_string_lossy().parse().unwrap();
+        let n: u64 = std::env::var("COUNT").map_or(1000, |n| n.parse().unwrap());
+        let mut bad = 0;
+        for seed in from..from + n {
+            let ran = run(&arena, seed).await;
+            if let Some(failure) = ran.failure {
+                bad += 1;
+                println!("SEED {seed} depth {} {failure}", ran.depth);
+            }
+        }
+        println!("SURVEY {bad} of {n} in {:?}", began.elapsed());
+        return;
+    }
     for seed in FOUND.into_iter().chain(0..count) {
         steps += check(&arena, seed).await.depth;
     }

@@ -8,7 +8,7 @@ use sqlx::Row;
 use super::ledger::{Durable, Event, durable};
 use super::service::{Service, Surroundings};
 use crate::projection::Owner;
-use crate::{dead_letter, outbox};
+use crate::dead_letter;
 
 /// Letters, effects and rows that are looked at, at most: no schedule makes as many.
 const MOST: u32 = 1000;
@@ -23,15 +23,13 @@ fn failed(error: impl std::fmt::Display) -> String {
 pub(super) async fn left_to_do(services: &[Service], around: &Surroundings) -> Verdict<Option<String>> {
     let mut left = Vec::new();
     for service in services {
-        let reader = service.store.truth.reader();
-        let (waiting, _) = outbox::backlog(&service.store.truth).await.map_err(failed)?;
-        if waiting > 0 {
-            left.push(format!("{waiting} in an outbox"));
-        }
-        let retries = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM retries").fetch_one(reader).await;
-        let retries = retries.map_err(failed)?;
-        if retries > 0 {
-            left.push(format!("{retries} retries"));
+        let count = sqlx::query_as::<_, (i64, i64, i64)>(
+            "SELECT (SELECT count(*) FROM outbox WHERE published_at IS NULL), (SELECT count(*) FROM retries), \
+             (SELECT count(*) FROM dead_letters WHERE state = 'requeued')",
+        );
+        let count = count.fetch_one(service.store.truth.reader()).await.map_err(failed)?;
+        if count != (0, 0, 0) {
+            left.push(format!("in outbox, retries and requeued letters: {count:?}"));
         }
         for spec in &service.specs {
             let state = around.broker.consumer(spec).map_err(failed)?;
@@ -39,24 +37,21 @@ pub(super) async fn left_to_do(services: &[Service], around: &Surroundings) -> V
                 left.push(format!("{} on {}: {state:?}", spec.name, spec.stream.name));
             }
         }
-        let requeued = dead_letter::State::Requeued;
-        let all = dead_letter::Filter::default();
-        if !dead_letter::list(&service.store.truth, requeued, all, 0, 1).await.map_err(failed)?.is_empty() {
-            left.push("requeued letters".to_owned());
-        }
     }
     Ok((!left.is_empty()).then(|| left.join(", ")))
 }
 
-/// Nobody gave up on what another try would have done, and everybody was told of what was given up.
-pub(super) async fn dead_letters(services: &[Service], around: &Surroundings) -> Verdict {
+/// Nobody gave up on what another try would have done, and everybody was told of what was given up. How much that is.
+pub(super) async fn dead_letters(services: &[Service], around: &Surroundings) -> Verdict<usize> {
     let told = around.broker.read(Stream::DLQ.name, 1, Stream::DLQ.subjects, MOST as usize).map_err(failed)?;
-    for service in services {
+    let mut dead = 0;
+    for service in services.iter().filter(|service| !service.specs.is_empty()) {
         let all = dead_letter::Filter::default();
         let letters = dead_letter::list(&service.store.truth, dead_letter::State::Dead, all, 0, MOST).await;
         for letter in letters.map_err(failed)? {
             let spec = service.specs.iter().find(|spec| spec.stream.name == letter.stream);
             let spec = spec.ok_or_else(|| format!("a letter of no consumer: {letter:?}"))?;
+            dead += 1;
             let event_id = &letter.message.event_id;
             if !around.ledger.may_die(durable(spec), event_id) {
                 return Err(format!("{} gave up on {event_id}, which was no poison: {letter:?}", spec.name));
@@ -67,7 +62,7 @@ pub(super) async fn dead_letters(services: &[Service], around: &Surroundings) ->
             }
         }
     }
-    Ok(())
+    Ok(dead)
 }
 
 /// Replays leave nothing behind.
@@ -88,7 +83,7 @@ struct Effect {
 /// Every event took effect once, and none before an earlier one of its entity.
 pub(super) async fn effects(services: &[Service], around: &Surroundings) -> Verdict {
     let events = around.ledger.events();
-    for service in services {
+    for service in services.iter().filter(|service| !service.specs.is_empty()) {
         let letters = sqlx::query("SELECT event_id FROM dead_letters").fetch_all(service.store.truth.reader()).await;
         let letters = letters.map_err(failed)?.iter().map(|row| row.try_get("event_id")).collect::<sqlx::Result<_>>();
         let letters: Vec<String> = letters.map_err(failed)?;
