@@ -6,12 +6,12 @@ use std::time::Duration;
 use edd_proto::Stream;
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::{Bus, BusError, Position};
+use crate::bus::{Bus, BusError, Position, StreamState};
 use crate::clock::{Clock, Micros, micros};
 use crate::database::{Database, Kind};
 use crate::fail_point::fail_point;
 use crate::metrics::Metrics;
-use crate::outbox;
+use crate::outbox::{self, Pending};
 
 /// Rows that are published in one go.
 const BATCH_ROWS: u32 = 256;
@@ -106,9 +106,10 @@ impl Relay {
                 Some(transaction)
             }
         };
-        let refilled = self.refill().await?;
+        let mut refilled = self.refill(Check::Quick, &self.streams).await?;
         let rows = outbox::pending(&self.database, BATCH_ROWS).await?;
         if rows.is_empty() {
+            refilled += self.refill(Check::Thorough, &self.streams).await?;
             return Ok(Round { published: 0, refilled });
         }
         let messages: Vec<_> = rows.iter().map(|row| row.message.clone()).collect();
@@ -116,13 +117,17 @@ impl Relay {
         let (positions, failure) = self.bus.publish(&messages).await;
         fail_point!("relay.published");
         let published = &rows[..positions.len().min(rows.len())];
+        // Before it is noted: what the broker has lost meanwhile is hidden by what has come since.
+        let is_used = |spec: &&Stream| positions.iter().any(|position| position.stream == spec.name);
+        let used: Vec<_> = self.streams.iter().filter(is_used).copied().collect();
+        refilled += self.refill(Check::Thorough, &used).await?;
         let now = self.clock.now();
         let mut transaction = match lock.take() {
             Some(transaction) => transaction,
             None => self.database.begin().await?,
         };
         outbox::mark_published(&mut transaction, published, now).await?;
-        self.note_positions(&mut transaction, &positions).await?;
+        self.note_positions(&mut transaction, published, &positions).await?;
         transaction.commit().await?;
         fail_point!("relay.marked");
         if let Some(metrics) = &self.metrics {
@@ -134,47 +139,75 @@ impl Relay {
         }
     }
 
-    async fn note_positions(&self, connection: &mut sqlx::AnyConnection, positions: &[Position]) -> sqlx::Result<()> {
+    async fn note_positions(
+        &self,
+        connection: &mut sqlx::AnyConnection,
+        published: &[Pending],
+        positions: &[Position],
+    ) -> sqlx::Result<()> {
         for spec in &self.streams {
-            let last =
-                positions.iter().filter(|position| position.stream == spec.name).map(|position| position.seq).max();
-            let Some(last) = last else { continue };
-            let update = sqlx::query("UPDATE relayed_streams SET last_seq = $1 WHERE stream = $2 AND last_seq < $1");
-            update.bind(last as i64).bind(spec.name).execute(&mut *connection).await?;
+            let of_it = published.iter().zip(positions).filter(|(_, position)| position.stream == spec.name);
+            let Some((row, position)) = of_it.max_by_key(|(_, position)| position.seq) else { continue };
+            let update = "UPDATE relayed_streams SET last_seq = $1, last_event = $2 WHERE stream = $3 AND last_seq < $1";
+            let update = sqlx::query(update).bind(position.seq as i64).bind(&row.message.event_id).bind(spec.name);
+            update.execute(&mut *connection).await?;
         }
         Ok(())
     }
 
-    /// Compares each stream with what was put there. If the broker lost data, everything that the stream
+    /// Compares each of `streams` with what was put there. If the broker lost data, everything that the stream
     /// would still keep goes out again; consumers know what they have seen.
-    async fn refill(&self) -> Result<u64, RelayError> {
+    async fn refill(&self, check: Check, streams: &[Stream]) -> Result<u64, RelayError> {
         let mut refilled = 0;
-        for spec in &self.streams {
+        for spec in streams {
             let state = self.bus.stream(spec.name).await?;
-            let known: Option<(i64, i64)> =
-                sqlx::query_as("SELECT epoch, last_seq FROM relayed_streams WHERE stream = $1")
-                    .bind(spec.name)
-                    .fetch_optional(self.database.reader())
-                    .await?;
-            let intact = known.is_some_and(|(epoch, last)| epoch == state.epoch && state.last_seq as i64 >= last);
-            if intact {
+            let mark = sqlx::query_as("SELECT epoch, last_seq, last_event FROM relayed_streams WHERE stream = $1");
+            let mark: Option<Mark> = mark.bind(spec.name).fetch_optional(self.database.reader()).await?;
+            if let Some(mark) = &mark
+                && self.stands(mark, spec, &state, check).await?
+            {
                 continue;
             }
             let mut transaction = self.database.begin().await?;
-            if known.is_some() {
+            if mark.is_some() {
                 let kept_since: Micros = self.clock.now() - micros(spec.retention());
                 let rows = outbox::publish_again(&mut transaction, spec.subjects, kept_since).await?;
                 tracing::warn!(stream = spec.name, rows, "the broker has lost data; publishing again from the outbox");
                 refilled += rows;
             }
-            let upsert = "INSERT INTO relayed_streams (stream, epoch, last_seq) VALUES ($1, $2, $3) \
-                          ON CONFLICT (stream) DO UPDATE SET epoch = excluded.epoch, last_seq = excluded.last_seq";
-            let upsert = sqlx::query(upsert).bind(spec.name).bind(state.epoch).bind(state.last_seq as i64);
-            upsert.execute(&mut *transaction).await?;
+            let upsert = "INSERT INTO relayed_streams (stream, epoch, last_seq, last_event) VALUES ($1, $2, 0, '') \
+                          ON CONFLICT (stream) DO UPDATE SET epoch = excluded.epoch, last_seq = 0, last_event = ''";
+            sqlx::query(upsert).bind(spec.name).bind(state.epoch).execute(&mut *transaction).await?;
             transaction.commit().await?;
         }
         Ok(refilled)
     }
+
+    /// Whether the last of what was put into a stream is still there, and so all that came before it.
+    async fn stands(&self, mark: &Mark, spec: &Stream, state: &StreamState, check: Check) -> Result<bool, BusError> {
+        let (epoch, seq, event) = (mark.0, mark.1 as u64, &mark.2);
+        if epoch != state.epoch || state.last_seq < seq {
+            return Ok(false);
+        }
+        if check == Check::Quick || event.is_empty() || state.first_seq > seq {
+            return Ok(true);
+        }
+        // Others may publish there too, or another process of ours: enough to hide by their number what was lost.
+        let kept = self.bus.read(spec.name, seq, spec.subjects, 1).await?;
+        Ok(kept.first().is_some_and(|(at, message)| *at == seq && message.event_id == *event))
+    }
+}
+
+/// Epoch, sequence and id of the last event that a stream is known to have.
+type Mark = (i64, i64, String);
+
+/// How closely a stream is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Check {
+    /// By its numbers: before something waits for it.
+    Quick,
+    /// By its content.
+    Thorough,
 }
 
 #[cfg(test)]
@@ -198,6 +231,7 @@ mod tests {
         a_crash_before_the_mark_publishes_again_and_the_bus_takes_it_once,
         a_broker_that_lost_its_data_is_filled_again,
         a_broker_restored_from_a_backup_is_filled_again,
+        what_a_broker_lost_is_missed_although_others_have_filled_its_place,
         published_rows_are_kept_until_they_are_pruned,
         a_commit_wakes_the_relay_and_it_stops_when_told,
     }
@@ -343,6 +377,34 @@ mod tests {
         let round = fixture.relay(&backup).round().await.expect("a round");
         assert_eq!((round.refilled, round.published), (2, 2));
         assert_eq!(kept(&backup).await, [first, second]);
+    }
+
+    async fn what_a_broker_lost_is_missed_although_others_have_filled_its_place(kind: Kind) {
+        let fixture = Fixture::new(kind).await;
+        let (bus, backup) = (fixture.bus("bus.db").await, fixture.bus("backup.db").await);
+        let first = fixture.change("1", "user.a.created").await;
+        let lost = fixture.change("2", "user.a.updated").await;
+        fixture.relay(&bus).round().await.expect("a round");
+        let of_another = conformance::message("x", "user.z.created");
+        assert!(backup.publish(&[first.clone(), of_another.clone()]).await.1.is_none());
+        let relay = fixture.relay(&backup);
+        assert_eq!(relay.round().await.expect("a round"), Round { published: 0, refilled: 2 });
+        assert_eq!(relay.round().await.expect("a round"), Round { published: 2, refilled: 0 });
+        assert_eq!(relay.round().await.expect("a round"), Round::default());
+        assert_eq!(kept(&backup).await, [first.clone(), of_another.clone(), lost.clone()]);
+        // With something to publish at the same time.
+        let other = fixture.bus("other.db").await;
+        let again = [first, of_another.clone(), Message { event_id: "y".to_owned(), ..of_another }];
+        assert!(other.publish(&again).await.1.is_none());
+        let third = fixture.change("3", "user.a.updated").await;
+        let relay = fixture.relay(&other);
+        assert_eq!(relay.round().await.expect("a round"), Round { published: 1, refilled: 2 });
+        assert_eq!(relay.round().await.expect("a round"), Round { published: 2, refilled: 0 });
+        assert_eq!(kept(&other).await[3..], [third, lost]);
+        // What retention has taken is not missed.
+        fixture.clock.advance(USERS.retention() + Duration::from_secs(1));
+        assert!(other.publish(&[conformance::message("z", "user.z.updated")]).await.1.is_none());
+        assert_eq!(relay.round().await.expect("a round"), Round::default());
     }
 
     async fn published_rows_are_kept_until_they_are_pruned(kind: Kind) {

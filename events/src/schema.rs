@@ -40,11 +40,13 @@ CREATE TABLE outbox (
 CREATE INDEX outbox_unpublished ON outbox (seq) WHERE published_at IS NULL;
 CREATE INDEX outbox_published ON outbox (published_at) WHERE published_at IS NOT NULL;
 
--- What the relay knows of each stream: a lower last_seq, or another epoch, means that the broker lost data.
+-- What the relay knows of each stream: another epoch, or not this event at last_seq, means that the broker lost data.
 CREATE TABLE relayed_streams (
     stream TEXT PRIMARY KEY,
     epoch BIGINT NOT NULL,
-    last_seq BIGINT NOT NULL
+    last_seq BIGINT NOT NULL,
+    -- Empty if it is not known that anything is there.
+    last_event TEXT NOT NULL
 );
 
 -- Which events had their effect already, written in the transaction of the effect.
