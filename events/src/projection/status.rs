@@ -162,10 +162,11 @@ pub(crate) async fn need(database: &Database, name: &str, why: &str, now: Micros
     Ok(())
 }
 
-/// Notes how far the consumer has come; not while messages are known to be lost.
-pub(crate) async fn cover(database: &Database, name: &str, seq: u64) -> sqlx::Result<()> {
-    let update = "UPDATE projections SET covered_seq = $1 WHERE name = $2 AND covered_seq < $1 AND needed IS NULL";
-    sqlx::query(update).bind(seq as i64).bind(name).execute(database.writer()).await?;
+/// Notes how far the consumer has come; not while messages are known to be lost, nor after a snapshot of another epoch.
+pub(crate) async fn cover(database: &Database, name: &str, (epoch, seq): (i64, u64)) -> sqlx::Result<()> {
+    let update = "UPDATE projections SET covered_seq = $1 \
+                  WHERE name = $2 AND covered_seq < $1 AND epoch = $3 AND needed IS NULL";
+    sqlx::query(update).bind(seq as i64).bind(name).bind(epoch).execute(database.writer()).await?;
     Ok(())
 }
 

@@ -165,20 +165,22 @@ impl Synchronizer {
         let name = self.projection.shape().name;
         let status = self.status().await?;
         // Before the consumer: what has come since is not taken for handled.
-        let stream = self.bus.stream(self.consumer.stream.name).await?;
+        let before = self.bus.stream(self.consumer.stream.name).await?;
         let consumer = match self.bus.consumer(&self.consumer).await {
             Ok(consumer) => Ok(consumer),
             Err(BusError::Refused(reason)) => Err(reason),
             Err(error) => return Err(error.into()),
         };
+        // And after it: a consumer passes what retention takes, as if it had been handled.
+        let stream = self.bus.stream(self.consumer.stream.name).await?;
         let now = self.clock.now();
         if let Some(why) = lost(&status, &stream, consumer.as_ref().err()) {
             tracing::warn!(projection = name, why, "the projection needs a snapshot");
             status::need(&self.database, name, &why, now).await?;
         } else if let Ok(consumer) = consumer {
-            let done = consumer::covered(&self.database, &self.consumer, &stream, &consumer).await?;
+            let done = consumer::covered(&self.database, &self.consumer, &before, &consumer).await?;
             if done > status.covered_seq {
-                status::cover(&self.database, name, done).await?;
+                status::cover(&self.database, name, (stream.epoch, done)).await?;
             }
             if !status.is_ready() && status.finished_at.is_some() && done >= status.synced_seq {
                 status::ready(&self.database, name, now).await?;
