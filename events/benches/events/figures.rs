@@ -24,6 +24,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(600);
 /// Between two looks at how much is done.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 const EFFECTS: &str = "SELECT count(*) FROM inbox";
+const UNPUBLISHED: &str = "SELECT count(*) FROM outbox WHERE published_at IS NULL";
+/// Whether there are any, found without counting.
+const IS_UNPUBLISHED: &str = "SELECT count(*) FROM (SELECT 1 FROM outbox WHERE published_at IS NULL LIMIT 1) AS first";
 /// Rows of the backlog that one statement writes.
 const FILL_ROWS: usize = 250;
 
@@ -119,16 +122,22 @@ pub async fn latency(stage: &Stage, sizes: &Sizes) -> Vec<Duration> {
     samples
 }
 
-/// Events per second of a backlog that was written while neither service ran.
-pub async fn drain(stage: &Stage, sizes: &Sizes) -> f64 {
+/// Events per second of a backlog that was written while neither service ran: from the outbox to the bus, and from the
+/// bus to their effect.
+pub async fn drain(stage: &Stage, sizes: &Sizes) -> [f64; 2] {
     fill(&stage.owner, sizes.rows, stage.clock.now()).await;
     let started = Instant::now();
-    let (owner, reader) = (stage.start_owner(), stage.start_reader());
-    let done = handled(&stage.reader, sizes.rows).await;
-    let rate = done as f64 / started.elapsed().as_secs_f64();
+    let owner = stage.start_owner();
+    let is_out = || async { number(&stage.owner, IS_UNPUBLISHED).await == 0 };
+    let relayed = if reached(is_out).await { sizes.rows } else { sizes.rows - number(&stage.owner, UNPUBLISHED).await };
+    let relay = relayed as f64 / started.elapsed().as_secs_f64();
     owner.stop().await;
+    let started = Instant::now();
+    let reader = stage.start_reader();
+    let done = handled(&stage.reader, relayed).await;
+    let consumer = done as f64 / started.elapsed().as_secs_f64();
     reader.stop().await;
-    rate
+    [relay, consumer]
 }
 
 /// Events per second of a replay from the stream, and rows per second of one from the owner.
@@ -148,18 +157,26 @@ pub async fn replays(stage: &Stage, sizes: &Sizes) -> [f64; 2] {
 
 /// Waits until `expected` events have had their effect; how many have in time.
 async fn handled(reader: &Database, expected: usize) -> usize {
+    // The newest number is found without counting, which would cost what is measured. Some numbers may be skipped.
+    let is_done = || async {
+        number(reader, "SELECT coalesce(max(id), 0) FROM event_log").await >= expected
+            && number(reader, EFFECTS).await >= expected
+    };
+    if reached(is_done).await { expected } else { number(reader, EFFECTS).await }
+}
+
+/// Waits until something is so; false if that takes too long.
+async fn reached<F: Future<Output = bool>>(is_so: impl Fn() -> F) -> bool {
     let wait = async {
-        // The newest number is found without counting, which would cost what is measured. Some numbers may be skipped.
-        while number(reader, "SELECT coalesce(max(id), 0) FROM event_log").await < expected
-            || number(reader, EFFECTS).await < expected
-        {
+        while !is_so().await {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     };
-    if tokio::time::timeout(LONGEST_WAIT, wait).await.is_err() {
+    let is_reached = tokio::time::timeout(LONGEST_WAIT, wait).await.is_ok();
+    if !is_reached {
         eprintln!("bench events: not everything was done within {} s", LONGEST_WAIT.as_secs());
     }
-    number(reader, EFFECTS).await
+    is_reached
 }
 
 async fn number(database: &Database, select: &'static str) -> usize {

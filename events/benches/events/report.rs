@@ -16,8 +16,8 @@ pub struct Sample {
     pub throughput: f64,
     /// In ascending order.
     pub latency: Vec<Duration>,
-    /// Events per second.
-    pub drain: f64,
+    /// Events per second: from the outbox to the bus, and from there to their effect.
+    pub drain: [f64; 2],
     /// Events per second from the stream, rows per second from the owner.
     pub replays: [f64; 2],
 }
@@ -100,11 +100,18 @@ impl Report {
                 },
             ),
             event(
-                "drain",
-                format!("a backlog of {rows}, to its effect"),
+                "drain_outbox",
+                format!("a backlog of {rows}, from the outbox to the bus"),
                 Unit::PerSecond,
-                |sample| sample.drain,
-                |Sample { bare, .. }| in_sequence(&[bare.published_in_batches, bare.taken, bare.rows]),
+                |sample| sample.drain[0],
+                |sample| sample.bare.published_in_batches,
+            ),
+            event(
+                "drain_bus",
+                format!("a backlog of {rows}, from the bus to its effect"),
+                Unit::PerSecond,
+                |sample| sample.drain[1],
+                |Sample { bare, .. }| in_sequence(&[bare.taken, bare.rows]),
             ),
             event(
                 "replay_stream",
