@@ -69,7 +69,7 @@ impl Relay {
             // Registered before the outbox is read, so that no commit falls between.
             let committed = self.database.committed();
             let wait = match self.round().await {
-                Ok(round) if round.published as u32 == BATCH_ROWS => continue,
+                Ok(round) if round.published as u32 == BATCH_ROWS || round.refilled > 0 => continue,
                 Ok(_) => {
                     pause = FIRST_PAUSE;
                     self.poll
@@ -110,6 +110,10 @@ impl Relay {
         let rows = outbox::pending(&self.database, BATCH_ROWS).await?;
         if rows.is_empty() {
             refilled += self.refill(Check::Thorough, &self.streams).await?;
+            if let Some(lock) = lock {
+                // Dropped, it would be held for a moment more, and the next round would take us for another relay.
+                lock.rollback().await?;
+            }
             return Ok(Round { published: 0, refilled });
         }
         let messages: Vec<_> = rows.iter().map(|row| row.message.clone()).collect();
@@ -148,7 +152,8 @@ impl Relay {
         for spec in &self.streams {
             let of_it = published.iter().zip(positions).filter(|(_, position)| position.stream == spec.name);
             let Some((row, position)) = of_it.max_by_key(|(_, position)| position.seq) else { continue };
-            let update = "UPDATE relayed_streams SET last_seq = $1, last_event = $2 WHERE stream = $3 AND last_seq < $1";
+            let update =
+                "UPDATE relayed_streams SET last_seq = $1, last_event = $2 WHERE stream = $3 AND last_seq < $1";
             let update = sqlx::query(update).bind(position.seq as i64).bind(&row.message.event_id).bind(spec.name);
             update.execute(&mut *connection).await?;
         }

@@ -7,8 +7,8 @@ use sqlx::Row;
 
 use super::ledger::{Durable, Event, durable};
 use super::service::{Service, Surroundings};
-use crate::projection::Owner;
 use crate::dead_letter;
+use crate::projection::Owner;
 
 /// Letters, effects and rows that are looked at, at most: no schedule makes as many.
 const MOST: u32 = 1000;
