@@ -106,10 +106,13 @@ impl Relay {
                 Some(transaction)
             }
         };
-        let mut refilled = self.refill(Check::Quick, &self.streams).await?;
-        let rows = outbox::pending(&self.database, BATCH_ROWS).await?;
+        let mut rows = outbox::pending(&self.database, BATCH_ROWS).await?;
+        let check = if rows.is_empty() { Check::Thorough } else { Check::Quick };
+        let mut refilled = self.refill(check, &self.streams).await?;
+        if refilled > 0 {
+            rows = outbox::pending(&self.database, BATCH_ROWS).await?;
+        }
         if rows.is_empty() {
-            refilled += self.refill(Check::Thorough, &self.streams).await?;
             if let Some(lock) = lock {
                 // Dropped, it would be held for a moment more, and the next round would take us for another relay.
                 lock.rollback().await?;
@@ -393,8 +396,7 @@ mod tests {
         let of_another = conformance::message("x", "user.z.created");
         assert!(backup.publish(&[first.clone(), of_another.clone()]).await.1.is_none());
         let relay = fixture.relay(&backup);
-        assert_eq!(relay.round().await.expect("a round"), Round { published: 0, refilled: 2 });
-        assert_eq!(relay.round().await.expect("a round"), Round { published: 2, refilled: 0 });
+        assert_eq!(relay.round().await.expect("a round"), Round { published: 2, refilled: 2 });
         assert_eq!(relay.round().await.expect("a round"), Round::default());
         assert_eq!(kept(&backup).await, [first.clone(), of_another.clone(), lost.clone()]);
         // With something to publish at the same time.
