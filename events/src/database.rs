@@ -117,11 +117,14 @@ impl Database {
         };
         let options = url.parse::<AnyConnectOptions>().map_err(|_| wrong())?.disable_statement_logging();
         let failed = |source| DatabaseError::Open { url: without_password(url), source };
-        let pool = |connections| pool(kind, options.clone(), connections);
+        let pool = |connections, repair| pool(kind, options.clone(), connections, repair);
         let (writer, reader) = match kind {
-            Kind::Sqlite => (pool(1).await.map_err(failed)?, pool(MAX_CONNECTIONS).await.map_err(failed)?),
+            Kind::Sqlite => (
+                pool(1, Some(schema::SQLITE_DURABLE)).await.map_err(failed)?,
+                pool(MAX_CONNECTIONS, None).await.map_err(failed)?,
+            ),
             Kind::Postgres => {
-                let pool = pool(MAX_CONNECTIONS).await.map_err(failed)?;
+                let pool = pool(MAX_CONNECTIONS, None).await.map_err(failed)?;
                 (pool.clone(), pool)
             }
         };
@@ -180,6 +183,16 @@ impl Database {
         }
     }
 
+    /// Begins a transaction whose commit does not wait for the disk. When the power fails, it may be lost as a whole,
+    /// with all such before which nothing else was committed: for notes without which something is only done again.
+    pub async fn begin_relaxed(&self) -> sqlx::Result<Transaction> {
+        let begin = match self.kind {
+            Kind::Sqlite => schema::SQLITE_BEGIN_RELAXED,
+            Kind::Postgres => schema::POSTGRES_BEGIN_RELAXED,
+        };
+        self.writer.begin_with(begin).await
+    }
+
     /// Commits, and wakes who waits for what was written: in this process and, for events in the outbox, in others.
     ///
     /// # Errors
@@ -235,8 +248,13 @@ impl Database {
     }
 }
 
-/// Connects, once at least.
-async fn pool(kind: Kind, options: AnyConnectOptions, connections: u32) -> sqlx::Result<AnyPool> {
+/// Connects, once at least. `repair` is executed whenever a connection comes back.
+async fn pool(
+    kind: Kind,
+    options: AnyConnectOptions,
+    connections: u32,
+    repair: Option<&'static str>,
+) -> sqlx::Result<AnyPool> {
     let settings = match kind {
         Kind::Sqlite => schema::SQLITE_SETTINGS,
         Kind::Postgres => schema::POSTGRES_SETTINGS,
@@ -245,14 +263,12 @@ async fn pool(kind: Kind, options: AnyConnectOptions, connections: u32) -> sqlx:
     let pool = pool.after_connect(move |connection, _| {
         Box::pin(async move { sqlx::raw_sql(settings).execute(connection).await.map(drop) })
     });
-    // SQLite rolls back by itself when its disk is full. sqlx does not know, and would refuse every further transaction
-    // on the one connection that writes. PostgreSQL's connections would pay for the question with a round trip.
     let pool = pool.after_release(move |connection, _| {
         Box::pin(async move {
-            if kind == Kind::Postgres {
-                return Ok(true);
-            }
-            connection.ping().await?;
+            let Some(repair) = repair else { return Ok(true) };
+            sqlx::raw_sql(repair).execute(&mut *connection).await?;
+            // SQLite rolls back by itself when its disk is full. sqlx does not know, and would refuse every further
+            // transaction on the one connection that writes.
             Ok(!connection.is_in_transaction())
         })
     });

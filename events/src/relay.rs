@@ -98,7 +98,7 @@ impl Relay {
             // The file has one process; its writer would be blocked by a transaction held over the bus.
             Kind::Sqlite => None,
             Kind::Postgres => {
-                let mut transaction = self.database.begin().await?;
+                let mut transaction = self.database.begin_relaxed().await?;
                 let locked = sqlx::query_scalar::<_, i64>("SELECT pg_try_advisory_xact_lock($1)::int::bigint");
                 if locked.bind(RELAY_LOCK).fetch_one(&mut *transaction).await? == 0 {
                     return Ok(Round::default());
@@ -131,8 +131,9 @@ impl Relay {
         let now = self.clock.now();
         let mut transaction = match lock.take() {
             Some(transaction) => transaction,
-            None => self.database.begin().await?,
+            None => self.database.begin_relaxed().await?,
         };
+        // Lost with a power failure, it is done again, and the bus knows what it has.
         outbox::mark_published(&mut transaction, published, now).await?;
         self.note_positions(&mut transaction, published, &positions).await?;
         transaction.commit().await?;

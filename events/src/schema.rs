@@ -7,6 +7,13 @@ use crate::projection;
 pub(crate) const SQLITE_SETTINGS: &str =
     "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000; PRAGMA foreign_keys = ON;";
 
+/// What [`SQLITE_BEGIN_RELAXED`] changes for its connection, back again.
+pub(crate) const SQLITE_DURABLE: &str = "PRAGMA synchronous = FULL";
+
+/// With NORMAL the disk is written before the log is copied into the file, and not at every commit.
+pub(crate) const SQLITE_BEGIN_RELAXED: &str = "PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE";
+pub(crate) const POSTGRES_BEGIN_RELAXED: &str = "BEGIN; SET LOCAL synchronous_commit = off";
+
 /// A process that is stuck, or cut off, in a transaction must not hold its locks for ever.
 pub(crate) const POSTGRES_SETTINGS: &str = "SET idle_in_transaction_session_timeout = '60s'";
 

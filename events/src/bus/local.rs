@@ -268,7 +268,8 @@ impl LocalBus {
 
     /// Notes that these are answered, of which those up to `floor` need no row of their own.
     async fn note_answers(&self, consumer: &Consumer, seqs: &[u64], floor: u64) -> sqlx::Result<()> {
-        let mut transaction = self.shared.database.begin().await?;
+        // Lost with a power failure, it brings the message again, and the inbox knows it.
+        let mut transaction = self.shared.database.begin_relaxed().await?;
         for seq in seqs.iter().filter(|seq| **seq > floor) {
             let insert = sqlx::query(
                 "INSERT INTO bus_answered (stream, name, stream_seq) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",

@@ -11,6 +11,7 @@ on_each_database! {
     a_database_is_opened_again_with_what_was_committed,
     processes_that_start_together_find_the_tables_once,
     every_kind_of_column_comes_back_as_it_was,
+    what_need_not_wait_for_the_disk_leaves_the_rest_waiting,
 }
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -79,6 +80,32 @@ async fn every_kind_of_column_comes_back_as_it_was(kind: Kind) {
         let row = insert.fetch_one(database.writer()).await.expect("a row");
         assert_eq!(row, (bytes, at, "ä\u{1f980}".to_owned()));
     }
+}
+
+async fn what_need_not_wait_for_the_disk_leaves_the_rest_waiting(kind: Kind) {
+    let (select, off, on) = match kind {
+        Kind::Sqlite => ("SELECT CAST(synchronous AS TEXT) FROM pragma_synchronous", "1", "2"),
+        Kind::Postgres => ("SELECT current_setting('synchronous_commit')", "off", "on"),
+    };
+    let database = Scratch::new(kind).open(&[NOTES]).await;
+    for ends in [true, false] {
+        let mut relaxed = database.begin_relaxed().await.expect("a transaction");
+        let setting = sqlx::query_scalar::<_, String>(select).fetch_one(&mut *relaxed).await;
+        assert_eq!(setting.expect("a setting"), off);
+        execute(&mut relaxed, "INSERT INTO notes (body) VALUES ('x')").await.expect("a row");
+        if ends {
+            relaxed.commit().await.expect("a commit");
+        } else {
+            drop(relaxed);
+        }
+        // All connections that there may be.
+        for _ in 0..MAX_CONNECTIONS {
+            let setting = sqlx::query_scalar::<_, String>(select).fetch_one(database.writer()).await;
+            assert_eq!(setting.expect("a setting"), on, "after it has ended: {ends}");
+        }
+    }
+    let count = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM notes").fetch_one(database.reader());
+    assert_eq!(count.await.expect("a count"), 1);
 }
 
 /// A COMMIT would answer it with a roll-back that looks like a success.
