@@ -5,6 +5,7 @@
 pub mod access_token;
 pub mod auth;
 pub mod caller;
+pub mod compute;
 pub mod cors;
 pub mod error;
 pub mod extract;

@@ -9,6 +9,7 @@
 
 mod attempt;
 mod coverage;
+mod decode;
 mod retry;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::attempt::MAX_ATTEMPTS;
 pub use self::coverage::covered;
+pub use self::decode::decode;
 use self::retry::Retry;
 use crate::bus::{ACK_WAIT, Answer, Bus, BusError, Delivery};
 use crate::clock::{Clock, Micros, micros};

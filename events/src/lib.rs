@@ -9,6 +9,7 @@
 
 pub mod bus;
 pub mod clock;
+pub mod compute_cache;
 pub mod consumer;
 pub mod database;
 pub mod dead_letter;

@@ -7,9 +7,9 @@
 use std::time::UNIX_EPOCH;
 
 use edd_proto::common::EventMetadata;
-use edd_proto::{AnyEvent, Encoding, Envelope, NamesUser, UserId};
+use edd_proto::{AnyEvent, Envelope, NamesUser, UserId};
 
-use crate::consumer::Failure;
+use crate::consumer::{Failure, decode};
 use crate::database::Step;
 use crate::message::Message;
 use crate::projection::{Column, Entry, Key, Projection, Shape, Value};
@@ -69,11 +69,7 @@ impl Projection for UserCache {
 
     fn read(&self, message: &Message) -> Result<Option<Entry<Key>>, Failure> {
         let permanent = |error: &dyn std::fmt::Display| Failure::Permanent(error.to_string());
-        let content_type = Some(message.content_type.as_str()).filter(|text| !text.is_empty());
-        let encoding = Encoding::from_content_type(content_type).map_err(|error| permanent(&error))?;
-        let event = AnyEvent::decode(&message.subject, encoding, &message.payload);
-        let event = event.map_err(|error| Failure::Permanent(with_source(&error)))?;
-        let envelope = event.envelope().map_err(|error| permanent(&error))?;
+        let (event, envelope) = decode(message)?;
         let metadata = event.metadata().cloned().unwrap_or_default();
         let (user, kind, names) = match event {
             AnyEvent::UserCreated(event) => (event.user(), Kind::Created, Some((event.username, event.display_name))),
@@ -123,14 +119,6 @@ fn version(envelope: &Envelope, metadata: &EventMetadata, kind: Kind) -> i64 {
     // Until the year 36000.
     let at = i64::try_from(at.as_micros()).unwrap_or(i64::MAX).min(1 << 60);
     BELOW + 3 * at + kind as i64
-}
-
-/// An error and what caused it, which names the field.
-fn with_source(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
 }
 
 #[cfg(test)]

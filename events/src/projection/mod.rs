@@ -102,6 +102,11 @@ impl Column {
         Self { name, is_text: false, is_fixed: false }
     }
 
+    /// What a tombstone has in it.
+    pub(crate) fn blank(&self) -> Value {
+        if self.is_text { Value::Text(String::new()) } else { Value::Null }
+    }
+
     /// The same in all versions of an entity, though not every event tells it: once known, it stays.
     #[must_use]
     pub const fn fixed(self) -> Self {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use edd_proto::Encoding;
 use edd_proto::auth::{UserCreated, UserDeleted, UserUpdated};
 use edd_proto::common::Timestamp;
 
