@@ -3,6 +3,8 @@
 //! A platform is told what should be, one container at a time, and makes it so. Every call is idempotent and safe to
 //! cut off at any point: the caller comes again. It knows no user's rights, no database and no event.
 
+pub mod docker;
+
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::net::IpAddr;
@@ -11,10 +13,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use edd_proto::{ContainerId, UserId};
+use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc};
 
 /// A container as its owner wants it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
     pub id: ContainerId,
     /// A label, for whoever looks at the platform itself.
@@ -35,7 +38,8 @@ pub struct Spec {
 }
 
 /// When an image is fetched.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum PullPolicy {
     Always,
     #[default]
