@@ -59,36 +59,65 @@ pub struct Place<'a> {
     pub keys_dir: Option<&'a Path>,
 }
 
+/// What a role does besides.
+#[derive(Debug, Default)]
+pub struct Besides {
+    /// The tables that it has of its own.
+    pub steps: Vec<Step>,
+    /// What it does with events of users, once its copy has them: filters of subjects, and who handles those.
+    pub on_users: Vec<(&'static [&'static str], Arc<dyn Handler>)>,
+    /// What else it reads.
+    pub consumers: Vec<(Consumer, Arc<dyn Handler>)>,
+}
+
 /// A service's copy of the users, kept up.
 #[derive(Debug)]
 pub struct Follower {
     pub running: Running,
     pub report: Arc<Report>,
+    pub database: Database,
+    pub publisher: Publisher,
 }
 
 impl Role {
     /// Its consumer of what happens to users and sessions.
     pub fn consumer(&self) -> Result<Consumer, Failure> {
-        let found = CONSUMERS.iter().find(|consumer| consumer.name == self.source && consumer.stream == Stream::AUTH);
-        found.copied().ok_or_else(|| Failure::new(Code::Failure, format!("{} has no consumer of users", self.source)))
+        self.consumer_of(Stream::AUTH)
+    }
+
+    /// Its consumer of `stream`.
+    pub fn consumer_of(&self, stream: Stream) -> Result<Consumer, Failure> {
+        let found = CONSUMERS.iter().find(|consumer| consumer.name == self.source && consumer.stream == stream);
+        let none = || Failure::new(Code::Failure, format!("{} has no consumer of {}", self.source, stream.name));
+        found.copied().ok_or_else(none)
+    }
+
+    /// Who says what it tells.
+    pub fn publisher(&self, plane: &Plane) -> Publisher {
+        Publisher::new(self.source, plane.encoding, plane.clock.clone())
     }
 
     /// Opens its database and follows the users.
     pub async fn start(&self, place: Place<'_>) -> Result<Follower, Failure> {
         let database = self.open(&place, &[user_cache::STEP]).await?;
-        self.follow(&place, database, None)
+        self.follow(&place, database, None, Besides::default())
     }
 
     /// The same, and knows callers by their tokens.
-    pub async fn start_verifying(&self, place: Place<'_>) -> Result<(Follower, Verifier), Failure> {
-        let database = self.open(&place, &[user_cache::STEP, revocation::STEP]).await?;
+    pub async fn start_verifying(
+        &self,
+        place: Place<'_>,
+        mut besides: Besides,
+    ) -> Result<(Follower, Verifier), Failure> {
+        besides.steps.extend([user_cache::STEP, revocation::STEP]);
+        let database = self.open(&place, &besides.steps).await?;
         let (bus, clock) = (place.plane.bus.clone(), place.plane.clock.clone());
         let feed = Feed::open(database.clone(), bus.clone(), self.consumer()?, place.auth.revocations.clone());
         let mut feed = feed.await.map_err(away(self.service))?;
         feed.prepare().await;
         let keys = Keys::open(place.auth.keys.clone(), DEFAULT_ISSUER, self.keys_file(&place)).await;
         let verifier = Verifier::new(keys, feed.revocations().clone(), bus, clock);
-        let mut follower = self.follow(&place, database.clone(), Some(&feed))?;
+        let mut follower = self.follow(&place, database.clone(), Some(&feed), besides)?;
         follower.running.spawn(|stop| feed.run(stop));
         follower.running.spawn(|stop| verifier.clone().run(database, stop));
         Ok((follower, verifier))
@@ -102,23 +131,34 @@ impl Role {
         place.keys_dir.map(|dir| dir.join(format!("{}-jwks.json", self.name)))
     }
 
-    fn follow(&self, place: &Place<'_>, database: Database, feed: Option<&Feed>) -> Result<Follower, Failure> {
-        let Plane { bus, clock, encoding, .. } = place.plane.clone();
+    fn follow(
+        &self,
+        place: &Place<'_>,
+        database: Database,
+        feed: Option<&Feed>,
+        besides: Besides,
+    ) -> Result<Follower, Failure> {
+        let Plane { bus, clock, .. } = place.plane.clone();
         let (consumer, users) = (self.consumer()?, Arc::new(UserCache));
         let projector = Projector::new(users.clone(), clock.clone());
         let mut handlers = Dispatcher::default().with(user_cache::SHAPE.filters, Arc::new(projector));
         if let Some(feed) = feed {
             handlers = handlers.with(revocation::SUBJECTS, Arc::new(feed.revocations().clone()));
         }
+        for (filters, handler) in besides.on_users {
+            handlers = handlers.with(filters, handler);
+        }
+        let publisher = self.publisher(place.plane);
         let service = Service {
             name: self.name,
             database: database.clone(),
             bus: bus.clone(),
             clock: clock.clone(),
-            publisher: Publisher::new(self.source, encoding, clock.clone()),
+            publisher: publisher.clone(),
         };
         let handlers: Arc<dyn Handler> = Arc::new(handlers);
-        let mut running = service.start(vec![(consumer, handlers)], &[self.stream], place.registry)?;
+        let consumers = std::iter::once((consumer, handlers)).chain(besides.consumers).collect();
+        let mut running = service.start(consumers, &[self.stream], place.registry)?;
         match place.auth.users.clone() {
             None => tracing::warn!(
                 service = self.name,
@@ -133,12 +173,13 @@ impl Role {
             }
         }
         let (told, projections) = watch::channel(Vec::new());
-        running.spawn(|stop| report::projections(self.name, database, clock, told, stop));
+        let looked_at = database.clone();
+        running.spawn(|stop| report::projections(self.name, looked_at, clock, told, stop));
         let report = Report::new(self.name, running.watch(), projections);
         let report = match feed {
             Some(feed) => report.with_revocations(feed.watch()),
             None => report,
         };
-        Ok(Follower { running, report: Arc::new(report) })
+        Ok(Follower { running, report: Arc::new(report), database, publisher })
     }
 }

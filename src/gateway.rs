@@ -30,13 +30,16 @@ pub fn run(args: GatewayRunArgs) -> Outcome {
 }
 
 /// The gateway, and with NATS its copy of the users.
-async fn alone(GatewayRunArgs { run, owner, sfs_service_url }: GatewayRunArgs) -> Outcome {
+async fn alone(GatewayRunArgs { run, owner, sfs_service_url, compute_service_url }: GatewayRunArgs) -> Outcome {
     let mut parts = Parts::default();
     if let Some(url) = &owner.auth_service_url {
         parts.routes.extend(builtin::auth(&run.gateway.base_domain, url)?);
     }
     if let Some(url) = &sfs_service_url {
         parts.routes.extend(builtin::storage(&run.gateway.base_domain, url)?);
+    }
+    if let Some(url) = &compute_service_url {
+        parts.routes.extend(builtin::compute(&run.gateway.base_domain, url)?);
     }
     let Some(bus) = run.plane.jetstream("gateway").await? else {
         return serve(run, settings::PUBLIC, parts, announce).await;

@@ -7,6 +7,7 @@ mod auth_client;
 mod builtin;
 mod certs;
 mod cli;
+mod compute;
 mod config_file;
 mod control;
 mod databases;
