@@ -88,7 +88,7 @@ fn until(what: &str, look: impl AsyncFn() -> Result<(), String>) -> impl Future<
 /// From the first container to its end, as the README tells it.
 async fn walk(mut deployment: Deployment) {
     let port = port::free();
-    deployment.set("EDD_DYNAMIC_PORTS", &format!("{port}-{port}"));
+    deployment.set_all("EDD_DYNAMIC_PORTS", &format!("{port}-{port}"));
     deployment.start().await;
     let user = deployment.register().await;
     let tenant = Tenant { gateway: deployment.gateway(), user };
@@ -158,7 +158,7 @@ async fn a_container_from_its_creation_to_its_end_on_nats_and_postgres() {
 async fn a_container_from_its_creation_to_its_end_on_nats_and_sqlite() {
     let nats = Nats::start();
     let mut deployment = Deployment::single();
-    deployment.set("NATS_URL", &nats.url());
+    deployment.set_all("NATS_URL", &nats.url());
     walk(deployment).await;
 }
 
@@ -166,7 +166,7 @@ async fn a_container_from_its_creation_to_its_end_on_nats_and_sqlite() {
 async fn a_container_from_its_creation_to_its_end_on_its_own_bus_and_postgres() {
     let mut deployment = Deployment::single();
     for service in ["AUTH", "SFS", "COMPUTE", "GATEWAY"] {
-        deployment.set(&format!("{service}_DATABASE_URL"), &Postgres::shared().database());
+        deployment.set_all(&format!("{service}_DATABASE_URL"), &Postgres::shared().database());
     }
     walk(deployment).await;
 }

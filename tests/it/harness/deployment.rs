@@ -2,6 +2,7 @@
 //! NATS. A test of it ends with [`Deployment::converged`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Duration;
 
 use edd_events::database::Database;
@@ -65,7 +66,18 @@ impl Deployment {
     /// `edd up`: one process, SQLite, and a bus of its own. Not started yet.
     pub fn single() -> Self {
         let builder = settle(Edd::up(ROUTES));
-        let url = |service| format!("sqlite://{}?mode=rw", builder.path(&format!("data/{service}.db")).display());
+        let data = builder.path("data");
+        Self::single_with(builder, &data)
+    }
+
+    /// The same, with all that it keeps in `data`.
+    pub fn single_in(data: &Path) -> Self {
+        let builder = settle(Edd::up(ROUTES)).env("EDD_DATA_DIR", data.to_str().expect("a plain name"));
+        Self::single_with(builder, data)
+    }
+
+    fn single_with(builder: Builder, data: &Path) -> Self {
+        let url = |service| format!("sqlite://{}?mode=rw", data.join(format!("{service}.db")).display());
         let databases = ["auth", "sfs", "compute", "gateway"].map(|service| (service, url(service)));
         Self {
             databases: BTreeMap::from(databases),
@@ -103,7 +115,7 @@ impl Deployment {
     }
 
     /// Sets a variable of all its processes, from when they are started.
-    pub fn set(&mut self, name: &str, value: &str) {
+    pub fn set_all(&mut self, name: &str, value: &str) {
         let builders = std::mem::take(&mut self.builders).into_iter();
         self.builders = builders.map(|(role, builder)| (role, builder.env(name, value))).collect();
         if let Some(service) = name.strip_suffix("_DATABASE_URL") {
@@ -117,6 +129,17 @@ impl Deployment {
         for role in self.running.keys().copied().collect::<Vec<_>>() {
             self.end(role, rustix::process::Signal::TERM).await;
         }
+    }
+
+    /// The URL of a service's database.
+    pub fn database(&self, service: &str) -> &str {
+        &self.databases[service]
+    }
+
+    /// Gives one of them another setting, from its next start on.
+    pub fn set(&mut self, role: Role, name: &str, value: &str) {
+        let builder = self.builder(role).env(name, value);
+        self.builders.insert(role, builder);
     }
 
     /// Starts every process that does not run, all at once.
