@@ -7,6 +7,7 @@
 //! longest prefix wins. A host without a matching path does not fall through to a less specific one.
 
 mod explain;
+pub mod ports;
 
 use std::borrow::{Borrow, Cow};
 use std::sync::Arc;
