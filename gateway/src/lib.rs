@@ -13,6 +13,7 @@ pub mod drain;
 pub mod exchange;
 pub mod gateway;
 pub mod health;
+pub mod ingress;
 pub mod listeners;
 pub mod live;
 pub mod metrics;
@@ -25,6 +26,8 @@ pub mod reloader;
 pub mod route;
 pub mod route_metrics;
 pub mod router;
+#[cfg(test)]
+mod scratch;
 pub mod sources;
 pub mod table;
 mod upgrade_socket;
