@@ -6,6 +6,7 @@
 //! The host is chosen first: exact name, then the longest wildcard suffix, then `*`. Within it the
 //! longest prefix wins. A host without a matching path does not fall through to a less specific one.
 
+pub mod containers;
 mod explain;
 pub mod ports;
 
