@@ -14,6 +14,7 @@ mod demo;
 mod dlq;
 mod events;
 mod exit;
+mod fleet;
 mod follower;
 mod gateway;
 mod healthcheck;
