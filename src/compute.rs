@@ -16,6 +16,7 @@ use edd_control::compute::{Compute, STEPS};
 use edd_control::cors::{self, Dashboard};
 use edd_control::request::{self, TrustedProxies};
 use edd_control::service_key::ServiceKey;
+use edd_events::database::Database;
 use edd_events::service::Running;
 use edd_gateway::route::HostName;
 use edd_proto::Stream;
@@ -107,6 +108,7 @@ pub struct ComputeRole {
     pub compute: Compute,
     pub running: Running,
     pub report: Arc<Report>,
+    pub database: Database,
     platform: Arc<dyn Platform>,
     dashboard: HostName,
 }
@@ -130,10 +132,10 @@ impl ComputeRole {
         };
         let (follower, verifier) = COMPUTE.start_verifying(place, besides).await?;
         let Follower { mut running, report, database, publisher } = follower;
-        let foundation = Foundation { database, publisher, clock, platform: platform.clone() };
+        let foundation = Foundation { database: database.clone(), publisher, clock, platform: platform.clone() };
         let compute = Compute::new(config, foundation, verifier);
         running.spawn(|stop| compute.clone().run(stop));
-        Ok(Self { compute, running, report, platform, dashboard: around.domain.clone() })
+        Ok(Self { compute, running, report, database, platform, dashboard: around.domain.clone() })
     }
 
     /// Serves the API on `listener` until `stop`; `trusted` are the proxies whose word counts.

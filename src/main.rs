@@ -15,6 +15,7 @@ mod demo;
 mod dlq;
 mod events;
 mod exit;
+mod fleet;
 mod follower;
 mod gateway;
 mod healthcheck;

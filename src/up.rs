@@ -1,6 +1,5 @@
 //! `edd up`: the whole edge on one machine, in one process.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,6 +19,7 @@ use crate::cli::{RunArgs, UpArgs};
 use crate::compute::{ComputeArgs, ComputeRole, Surroundings};
 use crate::databases::ServiceName;
 use crate::exit::{Failure, Outcome};
+use crate::fleet::{Compute, Fleet, RunningFleet};
 use crate::follower::{self, Follower, Place};
 use crate::settings::Parts;
 use crate::sfs::SfsRole;
@@ -47,7 +47,8 @@ async fn serve(args: UpArgs) -> Outcome {
     let UpArgs { run, auth, compute, .. } = args;
     let (domain, routes) = (run.gateway.base_domain.clone(), run.gateway.routes_file.clone());
     gateway::make_dir(run.gateway.data_dir())?;
-    let mut parts = Parts { targets: HashMap::from([(name(demo::TARGET)?, demo::start().await?)]), ..Parts::default() };
+    let mut parts = Parts::new()?;
+    parts.targets.insert(name(demo::TARGET)?, demo::start().await?);
     let services = Services::start(&run, &auth, &compute, &mut parts).await?;
     let first_password = if run.json { None } else { services.auth.first_password.clone() };
     if first_password.is_none() {
@@ -70,6 +71,7 @@ struct Services {
     auth: AuthRole,
     sfs: SfsRole,
     compute: ComputeRole,
+    fleet: RunningFleet,
     followers: Vec<Follower>,
     serving: [JoinHandle<()>; 3],
     stop: CancellationToken,
@@ -97,7 +99,11 @@ impl Services {
         let sfs = SfsRole::start(place(&at_sfs), domain).await?;
         let around = Surroundings { domain, ports: run.gateway.dynamic_ports() };
         let compute = ComputeRole::start(compute, place(&at_compute), data_dir, around).await?;
-        let followers = vec![follower::GATEWAY.start(place(&at_gateway)).await?];
+        let compute_side = Compute::in_process(&compute);
+        let fleet = Fleet::new(&run.gateway, parts, (&plane, &at_gateway), &compute_side)?;
+        let gateway = follower::GATEWAY.start_with_compute(place(&at_gateway), compute_side.owners.as_ref()).await?;
+        fleet.database().send_replace(Some(gateway.database.clone()));
+        let (fleet, followers) = (fleet.start().await, vec![gateway]);
         parts.health.add(sfs.report.clone());
         parts.health.add(compute.report.clone());
         followers.iter().for_each(|follower| parts.health.add(follower.report.clone()));
@@ -110,7 +116,7 @@ impl Services {
             sfs.serve(sfs_api, TrustedProxies::loopback(), stop.clone(), API_DRAIN),
             compute.serve(compute_api, TrustedProxies::loopback(), stop.clone(), API_DRAIN),
         ];
-        Ok(Self { auth, sfs, compute, followers, serving, stop })
+        Ok(Self { auth, sfs, compute, fleet, followers, serving, stop })
     }
 
     /// Requests first: they may still write events.
@@ -121,6 +127,7 @@ impl Services {
                 tracing::error!("the API of a service ended badly");
             }
         }
+        self.fleet.stop().await;
         self.auth.running.stop().await;
         self.sfs.running.stop().await;
         self.compute.stop().await;

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use edd_events::projection::{Digest, Owner, OwnerError, Page, Shape};
+use edd_gateway::containers::keeper::{Keeper, KeeperError};
 use edd_proto::ContainerId;
 use hyper::body::Bytes;
 use hyper::{Method, StatusCode};
@@ -25,26 +26,33 @@ impl RemoteCompute {
     pub fn rows(&self, shape: &'static Shape, path: &'static str) -> RemoteRows {
         RemoteRows { remote: self.0.clone(), shape, path }
     }
+}
 
-    /// Asks for a container to be woken. It is under way when this returns; false: there is no such container.
-    pub async fn wake(&self, id: ContainerId) -> Result<bool, OwnerError> {
+#[async_trait]
+impl Keeper for RemoteCompute {
+    async fn wake(&self, id: ContainerId) -> Result<(), KeeperError> {
         let path = format!("/api/containers/{id}/wake");
-        match self.0.ask(Method::POST, &path, Bytes::new()).await? {
-            (status, _) if status.is_success() => Ok(true),
-            (StatusCode::NOT_FOUND, _) => Ok(false),
-            (status, body) => Err(self.0.refused(&path, status, &body)),
+        match self.0.ask(Method::POST, &path, Bytes::new()).await.map_err(away)? {
+            (status, _) if status.is_success() => Ok(()),
+            (StatusCode::NOT_FOUND | StatusCode::CONFLICT, body) => {
+                Err(KeeperError::Refused(String::from_utf8_lossy(&body).into_owned()))
+            }
+            (status, body) => Err(away(self.0.refused(&path, status, &body))),
         }
     }
 
-    /// Says that containers are being used.
-    pub async fn active(&self, ids: &[ContainerId]) -> Result<(), OwnerError> {
+    async fn active(&self, ids: &[ContainerId]) -> Result<(), KeeperError> {
         const PATH: &str = "/api/containers/activity";
         let json = json!({ "container_ids": ids }).to_string();
-        match self.0.ask(Method::POST, PATH, json.into()).await? {
+        match self.0.ask(Method::POST, PATH, json.into()).await.map_err(away)? {
             (status, _) if status.is_success() => Ok(()),
-            (status, body) => Err(self.0.refused(PATH, status, &body)),
+            (status, body) => Err(away(self.0.refused(PATH, status, &body))),
         }
     }
+}
+
+fn away(error: OwnerError) -> KeeperError {
+    KeeperError::Unavailable(error.to_string())
 }
 
 /// One of the tables that gateways copy.
