@@ -11,6 +11,7 @@ use edd_gateway::route::HostName;
 use crate::auth::AuthArgs;
 use crate::builtin::ServiceUrl;
 use crate::config_file::ConfigFile;
+use crate::container_init;
 use crate::databases::{DatabaseArgs, DatabaseUrls, ServiceName};
 use crate::dlq::LetterState;
 use crate::events::{self, EventStatus};
@@ -62,6 +63,9 @@ pub enum Command {
         #[arg(long)]
         dir: Option<PathBuf>,
     },
+    /// What edd runs beside and within each container of its own.
+    #[command(name = container_init::VERB, hide = true)]
+    ContainerInit,
 }
 
 #[derive(Debug, Args)]
