@@ -12,6 +12,7 @@ use crate::auth::AuthArgs;
 use crate::builtin::ServiceUrl;
 use crate::compute::ComputeArgs;
 use crate::config_file::ConfigFile;
+use crate::container_init;
 use crate::databases::{DatabaseArgs, DatabaseUrls, ServiceName};
 use crate::dlq::LetterState;
 use crate::events::{self, EventStatus};
@@ -63,6 +64,9 @@ pub enum Command {
         #[arg(long)]
         dir: Option<PathBuf>,
     },
+    /// What edd runs beside and within each container of its own.
+    #[command(name = container_init::VERB, hide = true)]
+    ContainerInit,
 }
 
 #[derive(Debug, Args)]
