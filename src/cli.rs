@@ -19,7 +19,7 @@ use crate::events::{self, EventStatus};
 use crate::exit::Failure;
 use crate::logging;
 use crate::plane::PlaneArgs;
-use crate::settings::{GatewayArgs, Networks, parse_networks, parse_seconds};
+use crate::settings::{GatewayArgs, Networks, PortsArgs, parse_networks, parse_seconds};
 
 /// One command that is the whole edge of a small container cloud.
 #[derive(Debug, Parser)]
@@ -134,7 +134,7 @@ pub enum ControlCommand {
         #[command(flatten)]
         compute: ComputeArgs,
         #[command(flatten)]
-        ports: DynamicPortsArgs,
+        ports: PortsArgs,
         #[command(flatten)]
         owner: OwnerArgs,
         #[command(flatten)]

@@ -9,7 +9,7 @@ use axum::Router;
 use clap::{Args, ValueEnum};
 use edd_control::compute::config::{ComputeConfig, Quotas, Sleep};
 use edd_control::compute::platform::docker::DockerPlatform;
-use edd_control::compute::platform::local::{LocalConfig, LocalPlatform};
+use edd_control::compute::platform::local::{Config, Local};
 use edd_control::compute::platform::{Platform, PlatformError};
 use edd_control::compute::service::{Answers, Departures, Foundation};
 use edd_control::compute::{Compute, STEPS};
@@ -24,6 +24,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::api_listener::ApiListener;
+use crate::container_init;
 use crate::exit::Failure;
 use crate::follower::{Besides, COMPUTE, Follower, Place};
 use crate::report::Report;
@@ -93,7 +94,10 @@ impl ComputeArgs {
     async fn platform(&self, data_dir: &Path) -> Result<Arc<dyn Platform>, Failure> {
         let away = |error: PlatformError| Failure::unavailable(format!("containers: {error}"));
         Ok(match self.platform {
-            PlatformSetting::Local => Arc::new(LocalPlatform::open(local(data_dir)?).await.map_err(away)?),
+            PlatformSetting::Local => {
+                let config = Config::new(data_dir, container_init::program()?);
+                Arc::new(Local::start(config).await.map_err(away)?)
+            }
             PlatformSetting::Docker => {
                 let socket = self.docker_host.strip_prefix("unix://").unwrap_or(&self.docker_host);
                 Arc::new(DockerPlatform::connect(socket, &self.docker_image).await.map_err(away)?)
@@ -129,6 +133,7 @@ impl ComputeRole {
             steps: STEPS.to_vec(),
             on_users: vec![(Departures::SUBJECTS, departures)],
             consumers: vec![(COMPUTE.consumer_of(Stream::GATEWAY)?, Arc::new(Answers))],
+            copies: Vec::new(),
         };
         let (follower, verifier) = COMPUTE.start_verifying(place, besides).await?;
         let Follower { mut running, report, database, publisher } = follower;

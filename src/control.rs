@@ -20,7 +20,7 @@ use crate::exit::{Code, Failure, Outcome};
 use crate::follower::Place;
 use crate::plane::Plane;
 use crate::service_admin::{self, ServiceAdmin};
-use crate::settings::worker_threads;
+use crate::settings::{PortsArgs, worker_threads};
 use crate::sfs::SfsRole;
 use crate::{gateway, logging};
 
@@ -81,17 +81,12 @@ async fn sfs_alone(owner: &OwnerArgs, args: &ControlArgs) -> Outcome {
     Ok(Code::Ok)
 }
 
-async fn compute_alone(
-    compute: &ComputeArgs,
-    ports: &DynamicPortsArgs,
-    owner: &OwnerArgs,
-    args: &ControlArgs,
-) -> Outcome {
+async fn compute_alone(compute: &ComputeArgs, ports: &PortsArgs, owner: &OwnerArgs, args: &ControlArgs) -> Outcome {
     let (plane, registry) = (plane(args, "compute").await?, Registry::new());
     let (auth, location) = (owner.auth(&plane)?, args.databases.only(ServiceName::Compute, &args.data_dir)?);
     let keys_dir = Some(args.data_dir.as_path());
     let place = Place { plane: &plane, location: &location, auth: &auth, registry: &registry, keys_dir };
-    let around = Surroundings { domain: &args.base_domain, ports: ports.range() };
+    let around = Surroundings { domain: &args.base_domain, ports: ports.dynamic_ports.bounds() };
     let role = ComputeRole::start(compute, place, &args.data_dir, around).await?;
     let serve = |listener, trusted, stop| role.serve(listener, trusted, stop, args.drain_seconds);
     serve_api(args, registry, role.report.clone(), serve).await?;

@@ -60,7 +60,7 @@ const GATEWAY_STEPS: [Step; 2] = [store::STEP, ingress::STEP];
 
 /// Something of another service that is projected.
 #[derive(Debug)]
-struct Followed {
+pub struct Followed {
     consumer: Consumer,
     projection: Arc<dyn Projection>,
     /// Who has all of it.
@@ -88,7 +88,7 @@ pub struct Besides {
     /// What else it reads.
     pub consumers: Vec<(Consumer, Arc<dyn Handler>)>,
     /// What it keeps copies of, all by one consumer.
-    copies: Vec<Followed>,
+    pub copies: Vec<Followed>,
 }
 
 /// A service's copy of the users, kept up.

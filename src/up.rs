@@ -79,12 +79,7 @@ struct Services {
 
 impl Services {
     /// Starts them, and gives the gateway their routes, figures and reports.
-    async fn start(
-        run: &RunArgs,
-        auth: &AuthArgs,
-        compute: &ComputeArgs,
-        parts: &mut Parts,
-    ) -> Result<Self, Failure> {
+    async fn start(run: &RunArgs, auth: &AuthArgs, compute: &ComputeArgs, parts: &mut Parts) -> Result<Self, Failure> {
         let (data_dir, domain) = (run.gateway.data_dir(), &run.gateway.base_domain);
         let plane = run.plane.plane(run.plane.bus(data_dir).await?)?;
         let location = run.databases.of(ServiceName::Auth, data_dir)?;
@@ -97,7 +92,7 @@ impl Services {
         let registry = parts.registry.clone();
         let place = |location| Place { plane: &plane, location, auth: &client, registry: &registry, keys_dir: None };
         let sfs = SfsRole::start(place(&at_sfs), domain).await?;
-        let around = Surroundings { domain, ports: run.gateway.dynamic_ports() };
+        let around = Surroundings { domain, ports: run.gateway.ports.dynamic_ports.bounds() };
         let compute = ComputeRole::start(compute, place(&at_compute), data_dir, around).await?;
         let compute_side = Compute::in_process(&compute);
         let fleet = Fleet::new(&run.gateway, parts, (&plane, &at_gateway), &compute_side)?;
