@@ -94,7 +94,7 @@ impl Deployment {
 
     /// The same, with auth's database and those of the others in clusters of their own.
     pub fn on(nats: &Nats, [auth, sfs, compute, gateway]: [&Postgres; 4]) -> Self {
-        let api = format!("127.0.0.1:{}", port::free());
+        let [api, compute_api] = [(); 2].map(|()| format!("127.0.0.1:{}", port::free()));
         let clusters = [("auth", auth), ("sfs", sfs), ("compute", compute), ("gateway", gateway)];
         let databases = BTreeMap::from(clusters.map(|(service, cluster)| (service, cluster.database())));
         let builder = |builder: Builder, service| {
@@ -105,10 +105,30 @@ impl Deployment {
             // The same port after a restart: the others know it by that.
             (Role::Auth, builder(Edd::control("auth"), "auth").env("EDD_API_LISTEN", &api)),
             (Role::Sfs, builder(Edd::control("sfs"), "sfs")),
-            (Role::Compute, builder(Edd::control("compute"), "compute")),
-            (Role::Gateway, builder(Edd::gateway(ROUTES), "gateway")),
+            (Role::Compute, builder(Edd::control("compute"), "compute").env("EDD_API_LISTEN", &compute_api)),
+            (
+                Role::Gateway,
+                builder(Edd::gateway(ROUTES), "gateway").env("COMPUTE_SERVICE_URL", &format!("http://{compute_api}")),
+            ),
         ]);
         Self { builders, running: BTreeMap::new(), databases, registered: Record::default() }
+    }
+
+    /// Sets a variable of all its processes, from when they are started.
+    pub fn set_all(&mut self, name: &str, value: &str) {
+        let builders = std::mem::take(&mut self.builders).into_iter();
+        self.builders = builders.map(|(role, builder)| (role, builder.env(name, value))).collect();
+        if let Some(service) = name.strip_suffix("_DATABASE_URL") {
+            let known = self.databases.iter_mut().find(|(known, _)| known.eq_ignore_ascii_case(service));
+            known.unwrap_or_else(|| panic!("no service is called {service}")).1.replace_range(.., value);
+        }
+    }
+
+    /// Asks all its processes to end, and waits for that.
+    pub async fn stop(&mut self) {
+        for role in self.running.keys().copied().collect::<Vec<_>>() {
+            self.end(role, rustix::process::Signal::TERM).await;
+        }
     }
 
     /// The URL of a service's database.
@@ -165,7 +185,7 @@ impl Deployment {
     }
 
     /// Where requests go.
-    fn gateway(&self) -> &Edd {
+    pub fn gateway(&self) -> &Edd {
         let edd = self.running.get(&Role::Up).or_else(|| self.running.get(&Role::Gateway));
         edd.expect("the gateway runs")
     }
