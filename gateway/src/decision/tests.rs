@@ -24,7 +24,7 @@ fn snapshot(routes: Vec<Route>) -> Snapshot {
     let metrics = Arc::new(Metrics::new().unwrap());
     let upstreams = Upstreams::new(HashMap::new(), Arc::clone(&metrics));
     let live = routes.into_iter().map(|route| Arc::new(LiveRoute::new(route, None, &upstreams, &metrics).unwrap()));
-    Snapshot { table: RouteTable::build(live), revision: 7 }
+    Snapshot { table: RouteTable::build(live), revision: 7, ..Snapshot::default() }
 }
 
 /// A request as a test writes it.
@@ -105,6 +105,7 @@ fn run(request: &Request<'_>, snapshot: &Snapshot) -> Outcome {
     };
     let peer = Peer {
         listener: Listener::Http,
+        dynamic_port: None,
         ip,
         trusted: networks.iter().any(|network| network.contains(&ip)),
         tls: request.tls.as_ref(),
