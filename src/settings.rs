@@ -13,6 +13,7 @@ use edd_gateway::health::Health;
 use edd_gateway::ingress::PortRange;
 use edd_gateway::proxy::http1::HeadLimits;
 use edd_gateway::route::{Authority, HostName, Route};
+use edd_gateway::router::Router;
 use prometheus::Registry;
 
 use crate::cli::CertsArgs;
@@ -93,6 +94,8 @@ pub struct Parts {
     /// Routes that are there without a file.
     pub routes: Vec<Route>,
     pub registry: Registry,
+    /// Where the gateway publishes its routes.
+    pub router: Router,
     pub health: Health,
 }
 
@@ -134,6 +137,7 @@ impl GatewayArgs {
             builtin_targets: parts.targets,
             builtin_routes: parts.routes,
             registry: parts.registry,
+            router: parts.router,
             health: parts.health,
             takeover,
             worker_threads,

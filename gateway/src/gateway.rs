@@ -74,6 +74,8 @@ pub struct Config {
     pub builtin_routes: Vec<Route>,
     /// Where the metrics go, those of other parts of the process among them.
     pub registry: Registry,
+    /// Where routes are published.
+    pub router: Router,
     /// What other parts of the process report on.
     pub health: Health,
     /// Take the sockets of the gateway that serves `data_dir` over.
@@ -150,7 +152,7 @@ impl Gateway {
         let access_log = AccessLog::start(config.access_log, Arc::clone(&metrics))?;
         let upstreams = Upstreams::new(config.builtin_targets, Arc::clone(&metrics));
         let health = config.health;
-        let router = Router::default();
+        let router = config.router;
         let (drain_time, counts) = (config.drain_timeout, Arc::clone(&metrics));
         let publisher = Publisher::new(router.clone(), upstreams.clone(), counts, certs.clone(), drain_time);
         publisher.publish(Source::Builtin, config.builtin_routes).await?;
