@@ -9,12 +9,18 @@ use edd_control::access_token::DEFAULT_ISSUER;
 use edd_control::caller::{Keys, Verifier};
 use edd_control::revocation;
 use edd_control::revocation::feed::Feed;
+use edd_events::compute_cache;
+use edd_events::compute_cache::containers::Containers;
+use edd_events::compute_cache::ingress_requests::IngressRequests;
+use edd_events::compute_cache::ssh_keys::SshKeys;
 use edd_events::consumer::Handler;
 use edd_events::database::{Database, Step};
-use edd_events::projection::{Dispatcher, Projector, Reconciler, Synchronizer, Timing};
+use edd_events::projection::{Dispatcher, Owner, Projection, Projector, Reconciler, Synchronizer, Timing};
 use edd_events::publisher::Publisher;
 use edd_events::service::{Running, Service};
 use edd_events::user_cache::{self, UserCache};
+use edd_gateway::containers::store;
+use edd_gateway::ingress;
 use edd_proto::{CONSUMERS, Consumer, Stream};
 use prometheus::Registry;
 use tokio::sync::watch;
@@ -22,6 +28,7 @@ use tokio::sync::watch;
 use crate::auth_client::AuthClient;
 use crate::databases::{Location, ServiceName, away};
 use crate::exit::{Code, Failure};
+use crate::fleet::ComputeOwners;
 use crate::plane::Plane;
 use crate::report::{self, Report};
 
@@ -48,6 +55,17 @@ pub const COMPUTE: Role =
 pub const GATEWAY: Role =
     Role { service: ServiceName::Gateway, name: "gateway", source: "gateway-service", stream: Stream::GATEWAY };
 
+/// What the gateway has in its database besides what it projects.
+const GATEWAY_STEPS: [Step; 2] = [store::STEP, ingress::STEP];
+
+/// Something of another service that is projected.
+struct Followed {
+    consumer: Consumer,
+    projection: Arc<dyn Projection>,
+    /// Who has all of it.
+    owner: Option<Arc<dyn Owner>>,
+}
+
 /// What a role stands on.
 #[derive(Clone, Debug)]
 pub struct Place<'a> {
@@ -69,14 +87,30 @@ pub struct Follower {
 impl Role {
     /// Its consumer of what happens to users and sessions.
     pub fn consumer(&self) -> Result<Consumer, Failure> {
-        let found = CONSUMERS.iter().find(|consumer| consumer.name == self.source && consumer.stream == Stream::AUTH);
-        found.copied().ok_or_else(|| Failure::new(Code::Failure, format!("{} has no consumer of users", self.source)))
+        self.consumer_of(&Stream::AUTH)
     }
 
-    /// Opens its database and follows the users.
-    pub async fn start(&self, place: Place<'_>) -> Result<Follower, Failure> {
-        let database = self.open(&place, &[user_cache::STEP]).await?;
-        self.follow(&place, database, None)
+    fn consumer_of(&self, stream: &Stream) -> Result<Consumer, Failure> {
+        let found = CONSUMERS.iter().find(|consumer| consumer.name == self.source && consumer.stream == *stream);
+        let missing = || Failure::new(Code::Failure, format!("{} has no consumer of {}", self.source, stream.name));
+        found.copied().ok_or_else(missing)
+    }
+
+    /// What it calls itself in its events.
+    pub fn source(&self) -> &'static str {
+        self.source
+    }
+
+    /// Opens its database, and follows the users and compute.
+    pub async fn start_with_compute(
+        &self,
+        place: Place<'_>,
+        owners: Option<&ComputeOwners>,
+    ) -> Result<(Follower, Database), Failure> {
+        let steps = [&[user_cache::STEP], &compute_cache::STEPS[..], &GATEWAY_STEPS].concat();
+        let database = self.open(&place, &steps).await?;
+        let follower = self.follow(&place, database.clone(), None, self.compute(owners)?)?;
+        Ok((follower, database))
     }
 
     /// The same, and knows callers by their tokens.
@@ -88,7 +122,7 @@ impl Role {
         feed.prepare().await;
         let keys = Keys::open(place.auth.keys.clone(), DEFAULT_ISSUER, self.keys_file(&place)).await;
         let verifier = Verifier::new(keys, feed.revocations().clone(), bus, clock);
-        let mut follower = self.follow(&place, database.clone(), Some(&feed))?;
+        let mut follower = self.follow(&place, database.clone(), Some(&feed), Vec::new())?;
         follower.running.spawn(|stop| feed.run(stop));
         follower.running.spawn(|stop| verifier.clone().run(database, stop));
         Ok((follower, verifier))
@@ -102,7 +136,29 @@ impl Role {
         place.keys_dir.map(|dir| dir.join(format!("{}-jwks.json", self.name)))
     }
 
-    fn follow(&self, place: &Place<'_>, database: Database, feed: Option<&Feed>) -> Result<Follower, Failure> {
+    /// What it projects of compute.
+    fn compute(&self, owners: Option<&ComputeOwners>) -> Result<Vec<Followed>, Failure> {
+        let consumer = self.consumer_of(&Stream::COMPUTE)?;
+        let of = |projection: Arc<dyn Projection>, owner: Option<&Arc<dyn Owner>>| Followed {
+            consumer,
+            projection,
+            owner: owner.cloned(),
+        };
+        Ok(vec![
+            of(Arc::new(Containers), owners.map(|owners| &owners.containers)),
+            of(Arc::new(SshKeys), owners.map(|owners| &owners.ssh_keys)),
+            of(Arc::new(IngressRequests), owners.map(|owners| &owners.ingress_requests)),
+        ])
+    }
+
+    /// Follows the users, and `others`, which one consumer brings.
+    fn follow(
+        &self,
+        place: &Place<'_>,
+        database: Database,
+        feed: Option<&Feed>,
+        others: Vec<Followed>,
+    ) -> Result<Follower, Failure> {
         let Plane { bus, clock, encoding, .. } = place.plane.clone();
         let (consumer, users) = (self.consumer()?, Arc::new(UserCache));
         let projector = Projector::new(users.clone(), clock.clone());
@@ -118,19 +174,30 @@ impl Role {
             publisher: Publisher::new(self.source, encoding, clock.clone()),
         };
         let handlers: Arc<dyn Handler> = Arc::new(handlers);
-        let mut running = service.start(vec![(consumer, handlers)], &[self.stream], place.registry)?;
-        match place.auth.users.clone() {
-            None => tracing::warn!(
-                service = self.name,
-                "no AUTH_SERVICE_URL and SERVICE_API_KEY: users are known by the events that the stream still has"
-            ),
-            Some(owner) => {
-                let on = (database.clone(), bus, clock.clone());
-                let synchronizer = Synchronizer::new(users, consumer, owner, on, Timing::default());
-                let reconciler = Reconciler::new(synchronizer.clone(), RECONCILE_EVERY, SETTLE);
-                running.spawn(|stop| synchronizer.run(stop));
-                running.spawn(|stop| reconciler.run(stop));
-            }
+        let mut consumers = vec![(consumer, handlers)];
+        if let Some(Followed { consumer, .. }) = others.first() {
+            let projector = |it: &Followed| Arc::new(Projector::new(it.projection.clone(), clock.clone()));
+            let handlers = others.iter().fold(Dispatcher::default(), |handlers, followed| {
+                handlers.with(followed.projection.shape().filters, projector(followed))
+            });
+            consumers.push((*consumer, Arc::new(handlers)));
+        }
+        let mut running = service.start(consumers, &[self.stream], place.registry)?;
+        let users = Followed { consumer, projection: users, owner: place.auth.users.clone() };
+        for Followed { consumer, projection, owner } in std::iter::once(users).chain(others) {
+            let Some(owner) = owner else {
+                tracing::warn!(
+                    service = self.name,
+                    projection = projection.shape().name,
+                    "nobody was named who has all of it: what the stream still tells is all that is known"
+                );
+                continue;
+            };
+            let on = (database.clone(), bus.clone(), clock.clone());
+            let synchronizer = Synchronizer::new(projection, consumer, owner, on, Timing::default());
+            let reconciler = Reconciler::new(synchronizer.clone(), RECONCILE_EVERY, SETTLE);
+            running.spawn(|stop| synchronizer.run(stop));
+            running.spawn(|stop| reconciler.run(stop));
         }
         let (told, projections) = watch::channel(Vec::new());
         running.spawn(|stop| report::projections(self.name, database, clock, told, stop));

@@ -14,12 +14,14 @@ mod demo;
 mod dlq;
 mod events;
 mod exit;
+mod fleet;
 mod follower;
 mod gateway;
 mod healthcheck;
 mod logging;
 mod manual;
 mod plane;
+mod ports;
 mod remote;
 mod replay;
 mod report;
@@ -63,6 +65,7 @@ fn run(command: Command) -> Result<Code, Failure> {
         Command::Control(command) => control::run(command),
         Command::Up(args) => up::run(args),
         Command::Routes(command) => routes::run(command),
+        Command::Ports(command) => ports::run(command),
         Command::Certs(command) => certs::run(command),
         Command::Events(command) => events::run(command),
         Command::Dlq(command) => dlq::run(command),

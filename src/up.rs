@@ -1,6 +1,5 @@
 //! `edd up`: the whole edge on one machine, in one process.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,6 +18,7 @@ use crate::builtin::{self, ServiceUrl};
 use crate::cli::{RunArgs, UpArgs};
 use crate::databases::ServiceName;
 use crate::exit::{Failure, Outcome};
+use crate::fleet::{Compute, Fleet, RunningFleet};
 use crate::follower::{self, Follower, Place};
 use crate::settings::Parts;
 use crate::sfs::SfsRole;
@@ -45,7 +45,8 @@ async fn serve(args: UpArgs) -> Outcome {
     let UpArgs { run, auth, .. } = args;
     let (domain, routes) = (run.gateway.base_domain.clone(), run.gateway.routes_file.clone());
     gateway::make_dir(run.gateway.data_dir())?;
-    let mut parts = Parts { targets: HashMap::from([(name(demo::TARGET)?, demo::start().await?)]), ..Parts::default() };
+    let mut parts = Parts::new()?;
+    parts.targets.insert(name(demo::TARGET)?, demo::start().await?);
     let services = Services::start(&run, &auth, &mut parts).await?;
     let first_password = if run.json { None } else { services.auth.first_password.clone() };
     if first_password.is_none() {
@@ -67,6 +68,7 @@ fn name(text: &str) -> Result<Authority, Failure> {
 struct Services {
     auth: AuthRole,
     sfs: SfsRole,
+    fleet: RunningFleet,
     followers: Vec<Follower>,
     serving: [JoinHandle<()>; 2],
     stop: CancellationToken,
@@ -88,7 +90,12 @@ impl Services {
         let place = |location| Place { plane: &plane, location, auth: &client, registry: &registry, keys_dir: None };
         let sfs = SfsRole::start(place(&at_sfs), domain).await?;
         let (compute, _verifier) = follower::COMPUTE.start_verifying(place(&at_compute)).await?;
-        let followers = vec![compute, follower::GATEWAY.start(place(&at_gateway)).await?];
+        let compute_side = Compute::default();
+        let fleet = Fleet::new(&run.gateway, parts, (&plane, &at_gateway), &compute_side)?;
+        let owners = compute_side.owners.as_ref();
+        let (gateway, database) = follower::GATEWAY.start_with_compute(place(&at_gateway), owners).await?;
+        fleet.database().send_replace(Some(database));
+        let (fleet, followers) = (fleet.start().await, vec![compute, gateway]);
         parts.health.add(sfs.report.clone());
         followers.iter().for_each(|follower| parts.health.add(follower.report.clone()));
         let stop = CancellationToken::new();
@@ -98,7 +105,7 @@ impl Services {
             auth.serve(auth_api, TrustedProxies::loopback(), stop.clone(), API_DRAIN),
             sfs.serve(sfs_api, TrustedProxies::loopback(), stop.clone(), API_DRAIN),
         ];
-        Ok(Self { auth, sfs, followers, serving, stop })
+        Ok(Self { auth, sfs, fleet, followers, serving, stop })
     }
 
     /// Requests first: they may still write events.
@@ -109,6 +116,7 @@ impl Services {
                 tracing::error!("the API of a service ended badly");
             }
         }
+        self.fleet.stop().await;
         self.auth.running.stop().await;
         self.sfs.running.stop().await;
         for follower in self.followers {

@@ -1,6 +1,6 @@
 //! The gateway put together: bind, serve, reload, hand over, drain.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::http_proxy;
-use prometheus::Registry;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -21,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access_log::AccessLog;
 use crate::admin::{self, Admin};
 use crate::certs::{CertStore, CertsConfig, CertsError};
+use crate::containers::Containers;
 use crate::drain::Drain;
 use crate::health::Health;
 use crate::listeners::handover::{self, HandoverError, Role, Sockets, Takeover};
@@ -72,10 +72,11 @@ pub struct Config {
     pub builtin_targets: HashMap<Authority, SocketAddr>,
     /// Routes that are there without the file, which wins over them.
     pub builtin_routes: Vec<Route>,
-    /// Where the metrics go, those of other parts of the process among them.
-    pub registry: Registry,
+    pub metrics: Arc<Metrics>,
     /// Where routes are published.
     pub router: Router,
+    /// The containers that are published there, if there are any.
+    pub containers: Option<Containers>,
     /// What other parts of the process report on.
     pub health: Health,
     /// Take the sockets of the gateway that serves `data_dir` over.
@@ -117,6 +118,13 @@ pub struct Addresses {
     pub admin: SocketAddr,
 }
 
+impl Addresses {
+    /// The ports that are the gateway's own.
+    pub fn ports(&self) -> BTreeSet<u16> {
+        [self.http, self.https, self.admin].map(|address| address.port()).into()
+    }
+}
+
 /// Why a running gateway should end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
@@ -147,7 +155,7 @@ pub struct Gateway {
 impl Gateway {
     /// Binds, loads the routes and serves.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let metrics = Arc::new(Metrics::on(config.registry)?);
+        let metrics = config.metrics;
         let certs = CertStore::open(config.certs)?;
         let access_log = AccessLog::start(config.access_log, Arc::clone(&metrics))?;
         let upstreams = Upstreams::new(config.builtin_targets, Arc::clone(&metrics));
@@ -191,6 +199,7 @@ impl Gateway {
             drain: drain.clone(),
             trusted_proxies: config.trusted_proxies.clone(),
             https_port: addresses.https.port(),
+            wakes: config.containers.as_ref().map(|containers| containers.wakes().clone()),
         });
         let engine_config = ServerConf {
             upstream_keepalive_pool_size: UPSTREAM_POOL_CONNECTIONS,
@@ -220,11 +229,20 @@ impl Gateway {
         let ports =
             ListenerSet::new(config.dynamic_bind, shared, router.clone(), config.drain_timeout, inherited_ports);
         listening.spawn(ports.clone().run(accepting.clone()));
-        let admin =
-            Admin { router, metrics, health: health.clone(), certs: certs.clone(), access_log: access_log.clone() };
+        let admin = Admin {
+            router,
+            metrics,
+            health: health.clone(),
+            certs: certs.clone(),
+            ports: ports.clone(),
+            access_log: access_log.clone(),
+        };
         // What asks how the gateway is means the process that accepts.
         let admin = tokio::spawn(admin::serve(admin_listener, admin, accepting.clone()));
         tokio::spawn(background.clone().run_until_cancelled_owned(upstreams.run()));
+        if let Some(containers) = config.containers {
+            tokio::spawn(background.clone().run_until_cancelled_owned(containers.resolve()));
+        }
         tokio::spawn(certs.watch(drain.engine_signal()));
         let watching = Arc::clone(&reloader).watch(text);
         tokio::spawn(background.clone().run_until_cancelled_owned(watching));

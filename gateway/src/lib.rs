@@ -8,6 +8,7 @@ pub mod access_log;
 pub mod admin;
 pub mod certs;
 mod clock;
+pub mod containers;
 pub mod decision;
 pub mod drain;
 pub mod exchange;

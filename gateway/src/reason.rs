@@ -43,6 +43,16 @@ reasons! {
     BadBody "bad_body" 400 "The request's body is malformed.";
     PlainOnTls "plain_http_on_https" 400 "This port speaks HTTPS, and the request came as plain HTTP.";
     NoRoute "no_route" 404 "No route is configured for this address.";
+    NoContainer "no_container" 404 "There is no such container.";
+    HttpsDisabled "https_disabled" 403 "This container does not answer over HTTPS.";
+    ContainersUnknown "containers_unknown" 503 "The gateway does not know its containers yet.";
+    ContainerStarting "container_starting" 503 "This container is being started.";
+    ContainerStopped "container_stopped" 503 "This container is stopped.";
+    ContainerFailed "container_failed" 503 "This container could not be started, or died.";
+    ContainerWaking "container_waking" 503 "This container was asleep and is waking up.";
+    WakeQueueFull "wake_queue_full" 503 "Too many requests wait for this container to wake up.";
+    WakeFailed "wake_failed" 503 "This container could not be woken.";
+    WakeTimeout "wake_timeout" 504 "This container did not wake up in time.";
     MethodNotAllowed "method_not_allowed" 405 "The gateway does not forward this method.";
     HeaderTimeout "header_timeout" 408 "The request's head did not arrive in time.";
     BodyTimeout "body_timeout" 408 "The request's body stopped arriving.";

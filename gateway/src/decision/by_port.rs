@@ -27,7 +27,7 @@ pub fn find<'s>(
     let Some(label) = zone.and_then(|zone| zone.label(host)) else {
         let only = if is_tls { ports.only_tls(port) } else { ports.only_http(port) };
         return only.map(|(_, live)| live).ok_or_else(|| {
-            let names = zone.map_or_else(String::new, |zone| format!(", <container id>.{}", zone.as_str()));
+            let names = zone.map_or_else(String::new, |zone| format!(", <container id>.{}", zone.name()));
             refuse(Reason::NoPortRule, format!("ask port {port} by the host name of a container{names}"))
         });
     };

@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use edd_proto::ContainerId;
-use prometheus::Registry;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -76,7 +75,7 @@ impl Edge {
         // Another test may have done so.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let base = HostName::parse("cloud.localhost").unwrap();
-        router.update(|snapshot| snapshot.containers.set_zone(Zone::of(&base)));
+        router.update(|snapshot| snapshot.containers.set_zone(Zone::of(&base).unwrap()));
         let routes_file = dir.join("routes.yaml");
         std::fs::write(&routes_file, "routes: []\n").unwrap();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -102,8 +101,9 @@ impl Edge {
             access_log: Some(Box::new(log.clone())),
             builtin_targets: HashMap::new(),
             builtin_routes: Vec::new(),
-            registry: Registry::new(),
+            metrics: Arc::new(Metrics::new().unwrap()),
             router: router.clone(),
+            containers: None,
             health: Health::default(),
             takeover,
             worker_threads: 1,

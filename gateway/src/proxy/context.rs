@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use edd_proto::ContainerId;
 use http::header;
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
 use crate::access_log::AccessLog;
+use crate::containers::Wakes;
 use crate::decision::{Answer, BodyLength, Forward, RequestHead};
 use crate::drain::Drain;
 use crate::exchange::Exchange;
@@ -31,6 +33,8 @@ pub struct Engine {
     pub trusted_proxies: Vec<ipnet::IpNet>,
     /// The port of the HTTPS listener, for redirects to it.
     pub https_port: u16,
+    /// Who wakes containers; none where there are no containers.
+    pub wakes: Option<Wakes>,
 }
 
 impl Engine {
@@ -67,6 +71,8 @@ pub struct Context {
     pub visit: Option<Visit>,
     /// How long the request was held until its container was awake.
     pub held: Option<Duration>,
+    /// The container did not take a connection and is waking up: wait for it before the next try.
+    pub awaits: Option<ContainerId>,
 }
 
 impl Context {
@@ -91,11 +97,18 @@ impl Context {
             upstream_since: None,
             visit: None,
             held: None,
+            awaits: None,
         }
     }
 
     pub fn live(&self) -> Option<&Forward> {
         self.forward.as_ref()
+    }
+
+    /// The container that is being asked, if it is on its way to be awake.
+    pub fn waking(&self) -> Option<ContainerId> {
+        let id = self.forward.as_ref()?.route.backend()?.container();
+        self.engine.wakes.as_ref().filter(|wakes| wakes.is_waking(id)).map(|_| id)
     }
 
     pub fn note_failure(&mut self, reason: Reason) {
