@@ -12,6 +12,7 @@ use edd_gateway::certs::{CertsConfig, LocalCaConfig};
 use edd_gateway::containers::Containers;
 use edd_gateway::gateway::Config;
 use edd_gateway::health::Health;
+use edd_gateway::ingress::PortRange;
 use edd_gateway::metrics::Metrics;
 use edd_gateway::proxy::http1::HeadLimits;
 use edd_gateway::route::{Authority, HostName, Route};
@@ -28,6 +29,14 @@ pub enum AccessLogTarget {
     Off,
 }
 
+/// What tenants may ask for; the compute service checks it first, the gateway decides.
+#[derive(Clone, Debug, Args)]
+pub struct PortsArgs {
+    /// Ports that containers may have.
+    #[arg(long, value_name = "FIRST-LAST", env = "EDD_DYNAMIC_PORTS", default_value_t)]
+    pub dynamic_ports: PortRange,
+}
+
 #[derive(Debug, Args)]
 pub struct GatewayArgs {
     /// Static routes.
@@ -42,6 +51,11 @@ pub struct GatewayArgs {
     /// Health, metrics and the state of the routes.
     #[arg(long, value_name = "ADDR", env = "EDD_ADMIN_LISTEN", default_value = "127.0.0.1:9091")]
     admin_listen: SocketAddr,
+    #[command(flatten)]
+    pub ports: PortsArgs,
+    /// Address of the ports of containers [default: that of the other listeners].
+    #[arg(long, value_name = "IP", env = "EDD_DYNAMIC_BIND")]
+    dynamic_bind: Option<IpAddr>,
     #[command(flatten)]
     certs: CertsArgs,
     /// The dashboard's host; containers live below it. The local CA signs for it.
@@ -136,6 +150,7 @@ impl GatewayArgs {
             http: self.http_listen.unwrap_or(SocketAddr::new(bind, 8080)),
             https: self.https_listen.unwrap_or(SocketAddr::new(bind, 8443)),
             admin: self.admin_listen,
+            dynamic_bind: self.dynamic_bind.unwrap_or(bind),
             routes_file: self.routes_file,
             certs: certs_config(&self.certs, self.local_ca.then_some(self.base_domain)),
             data_dir: self.certs.data_dir,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,6 +26,7 @@ use crate::health::Health;
 use crate::listeners::handover::{self, HandoverError, Role, Sockets, Takeover};
 use crate::listeners::{self, Shared};
 use crate::metrics::{Listener, Metrics};
+use crate::ports::ListenerSet;
 use crate::proxy::http1::{HeadLimits, Server};
 use crate::proxy::{context::Engine, engine::Proxy};
 use crate::publish::{PublishError, Publisher};
@@ -51,6 +52,8 @@ pub struct Config {
     pub http: SocketAddr,
     pub https: SocketAddr,
     pub admin: SocketAddr,
+    /// Address of the ports of containers.
+    pub dynamic_bind: IpAddr,
     pub routes_file: PathBuf,
     pub data_dir: PathBuf,
     pub certs: CertsConfig,
@@ -130,6 +133,7 @@ pub struct Gateway {
     reloader: Arc<Reloader>,
     health: Health,
     drain: Drain,
+    ports: ListenerSet,
     accepting: CancellationToken,
     /// The tasks that accept.
     listening: JoinSet<()>,
@@ -173,11 +177,10 @@ impl Gateway {
         let admin_listener = sockets.listen(Role::Admin, config.admin)?;
         let addresses =
             Addresses { http: http.local_addr()?, https: https.local_addr()?, admin: admin_listener.local_addr()? };
-        let passed = vec![
-            (Role::Http, duplicate(&http)?),
-            (Role::Https, duplicate(&https)?),
-            (Role::Admin, duplicate(&admin_listener)?),
-        ];
+        let own = [(Role::Http, &http), (Role::Https, &https), (Role::Admin, &admin_listener)];
+        let own: Vec<(Role, OwnedFd)> =
+            own.into_iter().map(|(role, it)| Ok((role, listeners::duplicate(it)?))).collect::<io::Result<_>>()?;
+        let inherited_ports = sockets.rest(Role::Dynamic);
 
         let drain = Drain::default();
         let engine = Arc::new(Engine {
@@ -215,7 +218,10 @@ impl Gateway {
         let (accepting, background) = (CancellationToken::new(), CancellationToken::new());
         let mut listening = JoinSet::new();
         listening.spawn(listeners::accept(http, Listener::Http, Arc::clone(&shared), accepting.clone()));
-        listening.spawn(listeners::accept(https, Listener::Https, shared, accepting.clone()));
+        listening.spawn(listeners::accept(https, Listener::Https, Arc::clone(&shared), accepting.clone()));
+        let ports =
+            ListenerSet::new(config.dynamic_bind, shared, router.clone(), config.drain_timeout, inherited_ports);
+        listening.spawn(ports.clone().run(accepting.clone()));
         let admin =
             Admin { router, metrics, health: health.clone(), certs: certs.clone(), access_log: access_log.clone() };
         // What asks how the gateway is means the process that accepts.
@@ -227,12 +233,17 @@ impl Gateway {
         tokio::spawn(certs.watch(drain.engine_signal()));
         let watching = Arc::clone(&reloader).watch(text);
         tokio::spawn(background.clone().run_until_cancelled_owned(watching));
+        let passed = {
+            let ports = ports.clone();
+            move || passed_on(&own, &ports)
+        };
         let successor = await_successor(socket_path, passed, takeover).await?;
         Ok(Self {
             addresses,
             reloader,
             health,
             drain,
+            ports,
             accepting,
             listening,
             admin,
@@ -247,6 +258,11 @@ impl Gateway {
     /// A handle that reads the routes again when asked, as after SIGHUP.
     pub fn reloader(&self) -> Arc<Reloader> {
         Arc::clone(&self.reloader)
+    }
+
+    /// The ports of containers.
+    pub fn ports(&self) -> &ListenerSet {
+        &self.ports
     }
 
     /// Serves until `stop` resolves or a successor has taken over, then drains.
@@ -317,12 +333,18 @@ impl Gateway {
 struct Inherited(Sockets);
 
 impl Inherited {
+    /// All that are left of a role.
+    fn rest(&mut self, role: Role) -> Vec<std::net::TcpListener> {
+        self.0.extract_if(.., |(inherited, _)| *inherited == role).map(|(_, socket)| socket).collect()
+    }
+
     fn listen(&mut self, role: Role, address: SocketAddr) -> Result<TcpListener, StartError> {
         let bind = |source| StartError::Bind {
             what: match role {
                 Role::Http => "http",
                 Role::Https => "https",
                 Role::Admin => "admin",
+                Role::Dynamic => "a port of containers",
             },
             address,
             source,
@@ -343,16 +365,19 @@ impl Inherited {
     }
 }
 
-fn duplicate(listener: &TcpListener) -> io::Result<OwnedFd> {
-    use std::os::fd::AsFd;
-    listener.as_fd().try_clone_to_owned()
+/// The sockets for a successor.
+fn passed_on(own: &[(Role, OwnedFd)], ports: &ListenerSet) -> io::Result<Vec<(Role, OwnedFd)>> {
+    let mut sockets =
+        own.iter().map(|(role, socket)| Ok((*role, socket.try_clone()?))).collect::<io::Result<Vec<_>>>()?;
+    sockets.extend(ports.sockets()?.into_iter().map(|socket| (Role::Dynamic, socket.into())));
+    Ok(sockets)
 }
 
 /// Lets a successor find this process, tells a predecessor that it serves, and waits for the
 /// successor on a thread of its own.
 async fn await_successor(
     path: PathBuf,
-    sockets: Vec<(Role, OwnedFd)>,
+    sockets: impl Fn() -> io::Result<Vec<(Role, OwnedFd)>> + Send + 'static,
     takeover: Option<Takeover>,
 ) -> io::Result<oneshot::Receiver<()>> {
     let (done, successor) = oneshot::channel();
@@ -367,7 +392,7 @@ async fn await_successor(
     });
     let (offer, path) = offering.await?;
     std::thread::Builder::new().name("handover".to_owned()).spawn(move || {
-        match offer.and_then(|offer| offer.wait(&sockets)) {
+        match offer.and_then(|offer| offer.wait(sockets)) {
             // Nobody waits any more when the gateway is being stopped anyway.
             Ok(()) => drop(done.send(())),
             Err(error) => tracing::warn!(%error, path = %path.display(), "this process cannot be taken over from"),

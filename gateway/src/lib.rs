@@ -20,6 +20,7 @@ pub mod live;
 pub mod metrics;
 pub mod path;
 pub mod policy;
+pub mod ports;
 pub mod proxy;
 pub mod publish;
 pub mod reason;

@@ -58,6 +58,7 @@ reasons! {
     BodyTimeout "body_timeout" 408 "The request's body stopped arriving.";
     BodyTooLarge "body_too_large" 413 "The request's body is larger than this route takes.";
     Misdirected "misdirected" 421 "This host must be asked over a connection of its own, with TLS.";
+    NoPortRule "no_port_rule" 421 "This port leads to other hosts.";
     HeadersTooLarge "headers_too_large" 431 "The request's head is larger than the gateway takes.";
     ClientCertificate "client_certificate_required" 403 "This host asks its clients for a certificate.";
     ClientClosed "client_closed" 499 "The client left before the answer was complete.";

@@ -3,6 +3,7 @@
 //! An engine (see [`crate::proxy`]) parses the request, calls [`decide`] and applies the
 //! [`Decision`]; every rule lives here and in [`crate::policy`], one file per rule.
 
+mod by_port;
 mod lookup;
 
 use std::borrow::Cow;
@@ -49,6 +50,8 @@ pub struct RequestHead<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Peer<'a> {
     pub listener: Listener,
+    /// The port of containers that the connection came by, if it is one.
+    pub dynamic_port: Option<u16>,
     /// The other end of the connection, or what a trusted PROXY header says it is.
     pub ip: IpAddr,
     /// Its forwarding headers count.
@@ -164,7 +167,10 @@ fn try_forward(
     let asterisk = head.path == "*" && *head.method == Method::OPTIONS;
     let path = if asterisk { Ok(Cow::Borrowed("/")) } else { path::normalize(head.path) };
     let path = path.map_err(|error| answer(Reason::BadPath, error.explain()))?;
-    let live = lookup::find(snapshot, &host, &path)?;
+    let live = match peer.dynamic_port {
+        Some(port) => by_port::find(snapshot, port, &host, peer.tls.is_some())?,
+        None => lookup::find(snapshot, &host, &path)?,
+    };
     let (route, backend) = (&live.route, live.backend());
     redirect::to_https(route, head, peer, &host, &path).map_err(|redirect| Box::new(redirect.on(live)))?;
     if let Some(backend) = backend {

@@ -107,6 +107,7 @@ fn run(request: &Request<'_>, snapshot: &Snapshot) -> Outcome {
     };
     let peer = Peer {
         listener: Listener::Http,
+        dynamic_port: None,
         ip,
         trusted: networks.iter().any(|network| network.contains(&ip)),
         tls: request.tls.as_ref(),

@@ -45,6 +45,7 @@ impl Proxy {
     ) -> Decision {
         let peer = Peer {
             listener: scope.conn.listener,
+            dynamic_port: scope.conn.dynamic_port,
             ip: scope.conn.ip,
             trusted: scope.conn.trusted,
             tls: scope.conn.tls.as_ref(),
