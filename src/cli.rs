@@ -44,6 +44,9 @@ pub enum Command {
     /// Check, explain, list and compare routes.
     #[command(subcommand)]
     Routes(RoutesCommand),
+    /// Look at the ports of containers.
+    #[command(subcommand)]
+    Ports(PortsCommand),
     /// Look at the certificates, and trust the local CA.
     #[command(subcommand)]
     Certs(CertsCommand),
@@ -239,6 +242,17 @@ pub enum RoutesCommand {
     },
     /// Print the JSON Schema of routes.yaml, for editors.
     Schema,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PortsCommand {
+    /// List the ports that lead to containers: protocol, container, and whether the machine gives them.
+    List {
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Where certificates are kept.

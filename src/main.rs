@@ -23,6 +23,7 @@ mod healthcheck;
 mod logging;
 mod manual;
 mod plane;
+mod ports;
 mod remote;
 mod replay;
 mod report;
@@ -68,6 +69,7 @@ fn run(command: Command) -> Result<Code, Failure> {
         Command::Control(command) => control::run(command),
         Command::Up(args) => up::run(args),
         Command::Routes(command) => routes::run(command),
+        Command::Ports(command) => ports::run(command),
         Command::Certs(command) => certs::run(command),
         Command::Events(command) => events::run(command),
         Command::Dlq(command) => dlq::run(command),

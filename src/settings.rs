@@ -18,9 +18,11 @@ use edd_gateway::proxy::http1::HeadLimits;
 use edd_gateway::route::{Authority, HostName, Route};
 use edd_gateway::router::Router;
 use prometheus::Registry;
+use tokio::sync::watch;
 
 use crate::cli::CertsArgs;
 use crate::exit::Failure;
+use crate::ports::OpenPorts;
 
 /// Where access lines go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -108,6 +110,8 @@ pub struct Parts {
     pub health: Health,
     /// Where routes are published.
     pub router: Router,
+    /// Where its ports are told of once it serves.
+    pub ports: watch::Sender<Option<OpenPorts>>,
     /// The containers that are published there.
     pub containers: Option<Containers>,
 }
@@ -120,8 +124,8 @@ impl Parts {
     pub fn new() -> Result<Self, Failure> {
         let registry = Registry::new();
         let metrics = Arc::new(Metrics::on(registry.clone())?);
-        let (targets, routes, health, router) = Default::default();
-        Ok(Self { targets, routes, registry, metrics, health, router, containers: None })
+        let (targets, routes, health, router, ports) = Default::default();
+        Ok(Self { targets, routes, registry, metrics, health, router, ports, containers: None })
     }
 }
 

@@ -1,6 +1,6 @@
 //! The gateway put together: bind, serve, reload, hand over, drain.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -118,6 +118,13 @@ pub struct Addresses {
     pub admin: SocketAddr,
 }
 
+impl Addresses {
+    /// The ports that are the gateway's own.
+    pub fn ports(&self) -> BTreeSet<u16> {
+        [self.http, self.https, self.admin].map(|address| address.port()).into()
+    }
+}
+
 /// Why a running gateway should end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
@@ -222,8 +229,14 @@ impl Gateway {
         let ports =
             ListenerSet::new(config.dynamic_bind, shared, router.clone(), config.drain_timeout, inherited_ports);
         listening.spawn(ports.clone().run(accepting.clone()));
-        let admin =
-            Admin { router, metrics, health: health.clone(), certs: certs.clone(), access_log: access_log.clone() };
+        let admin = Admin {
+            router,
+            metrics,
+            health: health.clone(),
+            certs: certs.clone(),
+            ports: ports.clone(),
+            access_log: access_log.clone(),
+        };
         // What asks how the gateway is means the process that accepts.
         let admin = tokio::spawn(admin::serve(admin_listener, admin, accepting.clone()));
         tokio::spawn(background.clone().run_until_cancelled_owned(upstreams.run()));
