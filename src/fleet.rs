@@ -3,23 +3,32 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+use edd_control::compute::error::ComputeError;
+use edd_control::compute::owner::Table;
+use edd_control::compute::service::Service;
+use edd_events::compute_cache::{containers, ingress_requests, ssh_keys};
 use edd_events::database::Database;
 use edd_events::projection::Owner;
-use edd_events::publisher::Publisher;
 use edd_gateway::containers::activity::Reporter;
-use edd_gateway::containers::keeper::{Keeper, Nobody};
+use edd_gateway::containers::keeper::{Keeper, KeeperError, Nobody};
 use edd_gateway::containers::{Config, Containers, Feed, LastKnown, Timing, announce_refreshes};
 use edd_gateway::ingress::{PortRange, RuleFeed};
 use edd_gateway::live::LedgerReader;
 use edd_gateway::table::containers::Zone;
+use edd_proto::ContainerId;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::builtin::ServiceUrl;
+use crate::compute::ComputeRole;
 use crate::databases::Location;
 use crate::exit::Failure;
 use crate::plane::Plane;
 use crate::ports::{self, OpenPorts};
+use crate::remote::RemoteCompute;
+use crate::secret::Secret;
 use crate::settings::{GatewayArgs, Parts};
 
 /// Longest wait for the database to tell all of its containers before what was last known serves.
@@ -33,10 +42,49 @@ pub struct Compute {
     pub keeper: Arc<dyn Keeper>,
 }
 
-impl Default for Compute {
-    /// Nobody who could be asked.
-    fn default() -> Self {
-        Self { owners: None, keeper: Arc::new(Nobody) }
+impl Compute {
+    /// The service of this process.
+    pub fn in_process(role: &ComputeRole) -> Self {
+        let of = |table: Table| -> Arc<dyn Owner> { Arc::new(table.of(role.database.clone())) };
+        let owners = ComputeOwners {
+            containers: of(Table::Containers),
+            ssh_keys: of(Table::SshKeys),
+            ingress_requests: of(Table::IngressRequests),
+        };
+        Self { owners: Some(owners), keeper: Arc::new(InProcess(role.compute.service().clone())) }
+    }
+
+    /// The service of another process; nobody who could be asked if it is not said where that is.
+    pub fn remote(url: Option<&ServiceUrl>, key: Option<&Secret>) -> Result<Self, Failure> {
+        let (Some(url), Some(key)) = (url, key) else {
+            return Ok(Self { owners: None, keeper: Arc::new(Nobody) });
+        };
+        let remote = RemoteCompute::new(&url.to_string(), key.clone())?;
+        let of = |shape, path| -> Arc<dyn Owner> { Arc::new(remote.rows(shape, path)) };
+        let owners = ComputeOwners {
+            containers: of(&containers::SHAPE, "/api/containers"),
+            ssh_keys: of(&ssh_keys::SHAPE, "/api/ssh-keys"),
+            ingress_requests: of(&ingress_requests::SHAPE, "/api/ingress-requests"),
+        };
+        Ok(Self { owners: Some(owners), keeper: Arc::new(remote) })
+    }
+}
+
+/// The compute service of this process, as the gateway asks it.
+#[derive(Debug)]
+struct InProcess(Service);
+
+#[async_trait]
+impl Keeper for InProcess {
+    async fn wake(&self, id: ContainerId) -> Result<(), KeeperError> {
+        self.0.wake(id).await.map_err(|error| match error {
+            ComputeError::NotFound(_) | ComputeError::Conflict(_) => KeeperError::Refused(error.to_string()),
+            error => KeeperError::Unavailable(error.to_string()),
+        })
+    }
+
+    async fn active(&self, ids: &[ContainerId]) -> Result<(), KeeperError> {
+        self.0.active(ids).await.map_err(|error| KeeperError::Unavailable(error.to_string()))
     }
 }
 
@@ -100,7 +148,7 @@ impl Fleet {
         };
         let (keeper, plane) = (compute.keeper.clone(), plane.clone());
         let (database, has_owner) = (watch::Sender::new(None), compute.owners.is_some());
-        let (ports, port_range) = (parts.ports.subscribe(), args.dynamic_ports.clone());
+        let (ports, port_range) = (parts.ports.subscribe(), args.ports.dynamic_ports.clone());
         Ok(Self { containers, ledger, keeper, plane, database, ports, port_range, has_owner, file })
     }
 
@@ -142,8 +190,8 @@ async fn with_database(
         found = database.wait_for(Option::is_some) => found.ok().and_then(|found| found.clone()),
     };
     let Some(database) = found else { return };
-    let publisher = Publisher::new(crate::follower::GATEWAY.source(), plane.encoding, plane.clock.clone());
-    let who = (database.clone(), publisher.clone(), plane.clock);
+    let publisher = crate::follower::GATEWAY.publisher(&plane);
+    let who = (database.clone(), publisher.clone(), plane.clock.clone());
     let rules = RuleFeed::new(database.clone());
     let known = rules.rules();
     tokio::join!(

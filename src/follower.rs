@@ -59,7 +59,8 @@ pub const GATEWAY: Role =
 const GATEWAY_STEPS: [Step; 2] = [store::STEP, ingress::STEP];
 
 /// Something of another service that is projected.
-struct Followed {
+#[derive(Debug)]
+pub struct Followed {
     consumer: Consumer,
     projection: Arc<dyn Projection>,
     /// Who has all of it.
@@ -77,28 +78,44 @@ pub struct Place<'a> {
     pub keys_dir: Option<&'a Path>,
 }
 
+/// What a role does besides.
+#[derive(Debug, Default)]
+pub struct Besides {
+    /// The tables that it has of its own.
+    pub steps: Vec<Step>,
+    /// What it does with events of users, once its copy has them: filters of subjects, and who handles those.
+    pub on_users: Vec<(&'static [&'static str], Arc<dyn Handler>)>,
+    /// What else it reads.
+    pub consumers: Vec<(Consumer, Arc<dyn Handler>)>,
+    /// What it keeps copies of, all by one consumer.
+    pub copies: Vec<Followed>,
+}
+
 /// A service's copy of the users, kept up.
 #[derive(Debug)]
 pub struct Follower {
     pub running: Running,
     pub report: Arc<Report>,
+    pub database: Database,
+    pub publisher: Publisher,
 }
 
 impl Role {
     /// Its consumer of what happens to users and sessions.
     pub fn consumer(&self) -> Result<Consumer, Failure> {
-        self.consumer_of(&Stream::AUTH)
+        self.consumer_of(Stream::AUTH)
     }
 
-    fn consumer_of(&self, stream: &Stream) -> Result<Consumer, Failure> {
-        let found = CONSUMERS.iter().find(|consumer| consumer.name == self.source && consumer.stream == *stream);
+    /// Its consumer of `stream`.
+    pub fn consumer_of(&self, stream: Stream) -> Result<Consumer, Failure> {
+        let found = CONSUMERS.iter().find(|consumer| consumer.name == self.source && consumer.stream == stream);
         let missing = || Failure::new(Code::Failure, format!("{} has no consumer of {}", self.source, stream.name));
         found.copied().ok_or_else(missing)
     }
 
-    /// What it calls itself in its events.
-    pub fn source(&self) -> &'static str {
-        self.source
+    /// Who says what it tells.
+    pub fn publisher(&self, plane: &Plane) -> Publisher {
+        Publisher::new(self.source, plane.encoding, plane.clock.clone())
     }
 
     /// Opens its database, and follows the users and compute.
@@ -106,23 +123,27 @@ impl Role {
         &self,
         place: Place<'_>,
         owners: Option<&ComputeOwners>,
-    ) -> Result<(Follower, Database), Failure> {
+    ) -> Result<Follower, Failure> {
         let steps = [&[user_cache::STEP], &compute_cache::STEPS[..], &GATEWAY_STEPS].concat();
         let database = self.open(&place, &steps).await?;
-        let follower = self.follow(&place, database.clone(), None, self.compute(owners)?)?;
-        Ok((follower, database))
+        self.follow(&place, database, None, Besides { copies: self.compute(owners)?, ..Besides::default() })
     }
 
     /// The same, and knows callers by their tokens.
-    pub async fn start_verifying(&self, place: Place<'_>) -> Result<(Follower, Verifier), Failure> {
-        let database = self.open(&place, &[user_cache::STEP, revocation::STEP]).await?;
+    pub async fn start_verifying(
+        &self,
+        place: Place<'_>,
+        mut besides: Besides,
+    ) -> Result<(Follower, Verifier), Failure> {
+        besides.steps.extend([user_cache::STEP, revocation::STEP]);
+        let database = self.open(&place, &besides.steps).await?;
         let (bus, clock) = (place.plane.bus.clone(), place.plane.clock.clone());
         let feed = Feed::open(database.clone(), bus.clone(), self.consumer()?, place.auth.revocations.clone());
         let mut feed = feed.await.map_err(away(self.service))?;
         feed.prepare().await;
         let keys = Keys::open(place.auth.keys.clone(), DEFAULT_ISSUER, self.keys_file(&place)).await;
         let verifier = Verifier::new(keys, feed.revocations().clone(), bus, clock);
-        let mut follower = self.follow(&place, database.clone(), Some(&feed), Vec::new())?;
+        let mut follower = self.follow(&place, database.clone(), Some(&feed), besides)?;
         follower.running.spawn(|stop| feed.run(stop));
         follower.running.spawn(|stop| verifier.clone().run(database, stop));
         Ok((follower, verifier))
@@ -138,7 +159,7 @@ impl Role {
 
     /// What it projects of compute.
     fn compute(&self, owners: Option<&ComputeOwners>) -> Result<Vec<Followed>, Failure> {
-        let consumer = self.consumer_of(&Stream::COMPUTE)?;
+        let consumer = self.consumer_of(Stream::COMPUTE)?;
         let of = |projection: Arc<dyn Projection>, owner: Option<&Arc<dyn Owner>>| Followed {
             consumer,
             projection,
@@ -151,40 +172,45 @@ impl Role {
         ])
     }
 
-    /// Follows the users, and `others`, which one consumer brings.
+    /// Follows the users, and does what else there is.
     fn follow(
         &self,
         place: &Place<'_>,
         database: Database,
         feed: Option<&Feed>,
-        others: Vec<Followed>,
+        besides: Besides,
     ) -> Result<Follower, Failure> {
-        let Plane { bus, clock, encoding, .. } = place.plane.clone();
+        let Plane { bus, clock, .. } = place.plane.clone();
         let (consumer, users) = (self.consumer()?, Arc::new(UserCache));
         let projector = Projector::new(users.clone(), clock.clone());
         let mut handlers = Dispatcher::default().with(user_cache::SHAPE.filters, Arc::new(projector));
         if let Some(feed) = feed {
             handlers = handlers.with(revocation::SUBJECTS, Arc::new(feed.revocations().clone()));
         }
+        for (filters, handler) in besides.on_users {
+            handlers = handlers.with(filters, handler);
+        }
+        let publisher = self.publisher(place.plane);
         let service = Service {
             name: self.name,
             database: database.clone(),
             bus: bus.clone(),
             clock: clock.clone(),
-            publisher: Publisher::new(self.source, encoding, clock.clone()),
+            publisher: publisher.clone(),
         };
         let handlers: Arc<dyn Handler> = Arc::new(handlers);
         let mut consumers = vec![(consumer, handlers)];
-        if let Some(Followed { consumer, .. }) = others.first() {
+        consumers.extend(besides.consumers);
+        if let Some(Followed { consumer, .. }) = besides.copies.first() {
             let projector = |it: &Followed| Arc::new(Projector::new(it.projection.clone(), clock.clone()));
-            let handlers = others.iter().fold(Dispatcher::default(), |handlers, followed| {
+            let handlers = besides.copies.iter().fold(Dispatcher::default(), |handlers, followed| {
                 handlers.with(followed.projection.shape().filters, projector(followed))
             });
             consumers.push((*consumer, Arc::new(handlers)));
         }
         let mut running = service.start(consumers, &[self.stream], place.registry)?;
         let users = Followed { consumer, projection: users, owner: place.auth.users.clone() };
-        for Followed { consumer, projection, owner } in std::iter::once(users).chain(others) {
+        for Followed { consumer, projection, owner } in std::iter::once(users).chain(besides.copies) {
             let Some(owner) = owner else {
                 tracing::warn!(
                     service = self.name,
@@ -200,12 +226,13 @@ impl Role {
             running.spawn(|stop| reconciler.run(stop));
         }
         let (told, projections) = watch::channel(Vec::new());
-        running.spawn(|stop| report::projections(self.name, database, clock, told, stop));
+        let looked_at = database.clone();
+        running.spawn(|stop| report::projections(self.name, looked_at, clock, told, stop));
         let report = Report::new(self.name, running.watch(), projections);
         let report = match feed {
             Some(feed) => report.with_revocations(feed.watch()),
             None => report,
         };
-        Ok(Follower { running, report: Arc::new(report) })
+        Ok(Follower { running, report: Arc::new(report), database, publisher })
     }
 }

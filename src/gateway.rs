@@ -34,13 +34,16 @@ pub fn run(args: GatewayRunArgs) -> Outcome {
 }
 
 /// The gateway, and with NATS its copy of the users.
-async fn alone(GatewayRunArgs { run, owner, sfs_service_url }: GatewayRunArgs) -> Outcome {
+async fn alone(GatewayRunArgs { run, owner, sfs_service_url, compute_service_url }: GatewayRunArgs) -> Outcome {
     let mut parts = Parts::new()?;
     if let Some(url) = &owner.auth_service_url {
         parts.routes.extend(builtin::auth(&run.gateway.base_domain, url)?);
     }
     if let Some(url) = &sfs_service_url {
         parts.routes.extend(builtin::storage(&run.gateway.base_domain, url)?);
+    }
+    if let Some(url) = &compute_service_url {
+        parts.routes.extend(builtin::compute(&run.gateway.base_domain, url)?);
     }
     let Some(bus) = run.plane.jetstream("gateway").await? else {
         return serve(run, settings::PUBLIC, parts, announce).await;
@@ -49,7 +52,7 @@ async fn alone(GatewayRunArgs { run, owner, sfs_service_url }: GatewayRunArgs) -
     let plane = run.plane.plane(bus)?;
     let location = run.databases.only(ServiceName::Gateway, run.gateway.data_dir())?;
     let auth = owner.auth(&plane)?;
-    let compute = Compute::default();
+    let compute = Compute::remote(compute_service_url.as_ref(), plane.service_key.as_ref())?;
     let fleet = Fleet::new(&run.gateway, &mut parts, (&plane, &location), &compute)?;
     let (health, registry, stop) = (parts.health.clone(), parts.registry.clone(), CancellationToken::new());
     let place = Place { plane: &plane, location: &location, auth: &auth, registry: &registry, keys_dir: None };
@@ -93,7 +96,7 @@ async fn follow(
     told: watch::Sender<Option<Database>>,
     stop: CancellationToken,
 ) -> Result<(), Failure> {
-    let (follower, database) = loop {
+    let follower = loop {
         match follower::GATEWAY.start_with_compute(place.clone(), compute.owners.as_ref()).await {
             Ok(started) => break started,
             Err(failure) if failure.code != Code::Unavailable => return Err(failure),
@@ -105,7 +108,7 @@ async fn follow(
         }
     };
     health.add(follower.report.clone());
-    told.send_replace(Some(database));
+    told.send_replace(Some(follower.database.clone()));
     stop.cancelled().await;
     follower.running.stop().await;
     Ok(())

@@ -7,7 +7,9 @@ mod auth_client;
 mod builtin;
 mod certs;
 mod cli;
+mod compute;
 mod config_file;
+mod container_init;
 mod control;
 mod databases;
 mod demo;
@@ -44,7 +46,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let result = cli::parse().and_then(|cli| {
-        if !matches!(cli.command, Command::Gateway(_) | Command::Control(_) | Command::Up(_)) {
+        let runs_on =
+            matches!(cli.command, Command::Gateway(_) | Command::Control(_) | Command::Up(_) | Command::ContainerInit);
+        if !runs_on {
             // What prints and ends, ends without a word when `head` has read enough.
             sigpipe::reset();
         }
@@ -73,5 +77,6 @@ fn run(command: Command) -> Result<Code, Failure> {
         Command::Healthcheck(args) => healthcheck::run(&args),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { dir } => manual::man(dir.as_deref()),
+        Command::ContainerInit => container_init::run(),
     }
 }

@@ -31,6 +31,14 @@ pub enum AccessLogTarget {
     Off,
 }
 
+/// What tenants may ask for; the compute service checks it first, the gateway decides.
+#[derive(Clone, Debug, Args)]
+pub struct PortsArgs {
+    /// Ports that containers may have.
+    #[arg(long, value_name = "FIRST-LAST", env = "EDD_DYNAMIC_PORTS", default_value_t)]
+    pub dynamic_ports: PortRange,
+}
+
 #[derive(Debug, Args)]
 pub struct GatewayArgs {
     /// Static routes.
@@ -45,9 +53,8 @@ pub struct GatewayArgs {
     /// Health, metrics and the state of the routes.
     #[arg(long, value_name = "ADDR", env = "EDD_ADMIN_LISTEN", default_value = "127.0.0.1:9091")]
     admin_listen: SocketAddr,
-    /// Ports that containers may have.
-    #[arg(long, value_name = "FIRST-LAST", env = "EDD_DYNAMIC_PORTS", default_value_t)]
-    pub dynamic_ports: PortRange,
+    #[command(flatten)]
+    pub ports: PortsArgs,
     /// Address of the ports of containers [default: that of the other listeners].
     #[arg(long, value_name = "IP", env = "EDD_DYNAMIC_BIND")]
     dynamic_bind: Option<IpAddr>,

@@ -25,6 +25,11 @@ impl PortRange {
     pub fn contains(&self, port: u16) -> bool {
         self.0.contains(&port)
     }
+
+    /// Both ends included.
+    pub fn bounds(&self) -> RangeInclusive<u16> {
+        self.0.clone()
+    }
 }
 
 impl Default for PortRange {
