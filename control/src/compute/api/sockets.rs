@@ -40,7 +40,8 @@ impl Sockets {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self, user: UserId) -> Result<Seat, ComputeError> {
+    /// A place for one more socket of `user`: taken before anything is done for it.
+    pub(super) fn take(&self, user: UserId) -> Result<Seat, ComputeError> {
         let mut open = self.lock();
         if open.values().sum::<usize>() >= MOST || open.get(&user).is_some_and(|count| *count >= MOST_PER_USER) {
             return Err(ComputeError::Busy);
@@ -52,7 +53,7 @@ impl Sockets {
 
 /// The place of one socket, free again when it is dropped.
 #[derive(Debug)]
-struct Seat {
+pub(super) struct Seat {
     sockets: Sockets,
     user: UserId,
 }
@@ -170,17 +171,16 @@ impl Opening {
     /// Opens the socket for `caller`, has `serve` serve it, and tells the client why it ends.
     pub(super) fn serve<F>(
         self,
-        sockets: &Sockets,
+        seat: Seat,
         verifier: Verifier,
         caller: &Caller,
         serve: impl FnOnce(Wire) -> F + Send + 'static,
-    ) -> Result<Response, Error>
+    ) -> Response
     where
         F: Future<Output = (Outgoing, End)> + Send,
     {
-        let seat = sockets.take(caller.user)?;
         let standing = Standing { verifier, user: caller.user, session: caller.session.clone() };
-        Ok(self.0.on_upgrade(async move |socket| {
+        self.0.on_upgrade(async move |socket| {
             let (outgoing, incoming) = socket.split();
             let (outgoing, incoming) = (Outgoing(outgoing), Incoming(incoming));
             let (mut outgoing, end) = serve(Wire { outgoing, incoming, standing }).await;
@@ -189,7 +189,7 @@ impl Opening {
                 let _ = outgoing.send(Message::Close(Some(frame))).await;
             }
             drop(seat);
-        }))
+        })
     }
 }
 

@@ -12,9 +12,10 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 
+use super::Api;
 use super::container::Container;
-use super::sockets::{End, Opening, Outgoing, Sockets, Wire, pings};
-use crate::caller::{UrlCaller, Verifier};
+use super::sockets::{End, Opening, Outgoing, Wire, pings};
+use crate::caller::UrlCaller;
 use crate::compute::service::Service;
 use crate::error::Error;
 
@@ -50,13 +51,12 @@ impl Said<'_> {
 
 pub(super) async fn open(
     UrlCaller(caller): UrlCaller,
-    State(service): State<Service>,
-    State(verifier): State<Verifier>,
-    State(sockets): State<Sockets>,
+    State(Api { service, verifier, sockets }): State<Api>,
     opening: Opening,
 ) -> Result<Response, Error> {
     let user = caller.may("compute", "read", &["containers"])?.owner();
-    opening.serve(&sockets, verifier, &caller, move |wire| show(wire, service, user))
+    let seat = sockets.take(caller.user)?;
+    Ok(opening.serve(seat, verifier, &caller, move |wire| show(wire, service, user)))
 }
 
 async fn show(wire: Wire, service: Service, user: UserId) -> (Outgoing, End) {
