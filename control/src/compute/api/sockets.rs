@@ -12,6 +12,8 @@ use edd_proto::UserId;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use http::request::Parts;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
 
 use crate::caller::{Caller, Verifier};
 use crate::compute::error::ComputeError;
@@ -198,4 +200,16 @@ pub(super) fn pings() -> tokio::time::Interval {
     let mut pings = tokio::time::interval(PING_EVERY);
     pings.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     pings
+}
+
+/// Returns when something of the user's may have changed.
+pub(super) async fn changed(changes: &mut Receiver<UserId>, user: UserId) {
+    loop {
+        match changes.recv().await {
+            Ok(other) if other != user => {}
+            Ok(_) | Err(RecvError::Lagged(_)) => return,
+            // The service ends.
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
 }

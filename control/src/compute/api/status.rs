@@ -8,13 +8,11 @@ use axum::extract::ws::Message;
 use axum::response::Response;
 use edd_proto::UserId;
 use serde::Serialize;
-use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 
 use super::Api;
 use super::container::Container;
-use super::sockets::{End, Opening, Outgoing, Wire, pings};
+use super::sockets::{End, Opening, Outgoing, Wire, changed, pings};
 use crate::caller::UrlCaller;
 use crate::compute::service::Service;
 use crate::error::Error;
@@ -111,16 +109,4 @@ async fn containers(service: &Service, user: UserId) -> Result<Vec<Container>, E
     let containers = service.containers_of(user).await.map_err(|error| failed(&error))?;
     let shown = containers.into_iter().map(|it| Container::of(it, service.config())).collect::<Result<_, _>>();
     shown.map_err(|error: Error| failed(&error))
-}
-
-/// Returns when something of the user's may have changed.
-async fn changed(changes: &mut Receiver<UserId>, user: UserId) {
-    loop {
-        match changes.recv().await {
-            Ok(other) if other != user => {}
-            Ok(_) | Err(RecvError::Lagged(_)) => return,
-            // The service ends.
-            Err(RecvError::Closed) => std::future::pending().await,
-        }
-    }
 }

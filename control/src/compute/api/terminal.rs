@@ -11,7 +11,7 @@ use edd_proto::ContainerId;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use super::sockets::{End, Incoming, Opening, Outgoing, Wire, pings};
+use super::sockets::{End, Incoming, Opening, Outgoing, Wire, changed, pings};
 use super::{Api, permit};
 use crate::caller::{Permit, UrlCaller};
 use crate::compute::error::ComputeError;
@@ -71,6 +71,7 @@ struct Inside {
 impl Inside {
     /// Keeps the container awake, and returns when it is deleted.
     async fn end(&self) -> End {
+        let mut changes = self.service.changes();
         loop {
             match self.service.container(self.permit, self.id).await {
                 Err(ComputeError::NotFound(_)) => return End::Deleted,
@@ -81,7 +82,8 @@ impl Inside {
                     }
                 }
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            // A deletion in this process is seen at once.
+            let _ = tokio::time::timeout(LOOK_EVERY, changed(&mut changes, self.permit.owner())).await;
         }
     }
 }

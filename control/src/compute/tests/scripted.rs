@@ -9,6 +9,7 @@ use bytes::Bytes;
 use edd_proto::ContainerId;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, broadcast, mpsc};
 
@@ -322,8 +323,13 @@ impl Platform for Scripted {
             if !query.follow {
                 return;
             }
-            while let Ok(line) = written.recv().await {
-                if say.send(line).await.is_err() {
+            loop {
+                let said = match written.recv().await {
+                    Ok(line) => say.send(line).await,
+                    Err(RecvError::Lagged(_)) => continue,
+                    Err(RecvError::Closed) => return,
+                };
+                if said.is_err() {
                     return;
                 }
             }
