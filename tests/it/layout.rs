@@ -28,12 +28,15 @@ const MAY_IMPORT: [(&str, &[&str]); 9] = [
 ];
 
 /// Modules of the gateway that must not import, or name, what follows.
-const MUST_NOT: [(&str, &[&str]); 7] = [
+const MUST_NOT: [(&str, &[&str]); 9] = [
     // Rules know no engine, no socket and no TLS.
     ("decision", &["proxy", "listeners", "sources", "admin", "pingora", "tokio", "rustls"]),
     ("policy", &["proxy", "listeners", "sources", "admin", "pingora", "tokio", "rustls"]),
     ("table", &["pingora", "tokio", "rustls", "http"]),
     ("path", &["pingora", "tokio", "rustls", "http"]),
+    // What serves requests knows nothing of where routes come from.
+    ("live", &["containers", "ingress", "sources", "publish", "proxy", "listeners", "admin", "edd_events", "sqlx"]),
+    ("containers", &["sources", "publish", "proxy", "listeners", "admin", "pingora", "axum"]),
     // The two halves meet in the router.
     ("proxy", &["sources", "publish", "listeners", "admin", "gateway"]),
     ("publish", &["sources", "proxy", "listeners"]),

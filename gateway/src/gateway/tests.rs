@@ -11,8 +11,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::scene::{ANN, Scene, id, record};
 use crate::certs::CertsConfig;
+use crate::containers::tests::scene::{ANN, Scene, id, record};
 use crate::containers::{Change, Origin, Record, Timing};
 use crate::gateway::{Config, Gateway, Stop};
 use crate::health::Health;
