@@ -59,3 +59,6 @@ impl Compute {
         Reconciler::new(self.service).run(stop).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -89,7 +89,7 @@ impl Inner {
             .env_clear()
             .env("PATH", SEARCH_PATH)
             .env(role::VARIABLE, role::supervisor(home.dir()).map_err(broken)?)
-            .current_dir("/")
+            .current_dir(home.dir())
             .stdin(Stdio::from(OwnedFd::from(far)))
             .stdout(Stdio::null())
             // A terminal's Ctrl-C is for edd.

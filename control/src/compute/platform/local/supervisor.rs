@@ -136,7 +136,7 @@ impl Container {
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env(role::VARIABLE, role::init(self.home.dir())?)
-            .current_dir("/")
+            .current_dir(self.home.dir())
             .stdin(Stdio::from(std::os::fd::OwnedFd::from(far)))
             .stdout(Stdio::null())
             .stderr(log)
