@@ -35,6 +35,9 @@ use crate::settings::{GatewayArgs, Parts};
 /// Longest wait for the database to tell all of its containers before what was last known serves.
 const FIRST_LOAD: Duration = Duration::from_secs(10);
 
+/// Longest wait for what has begun when the gateway stops.
+const LONGEST_STOP: Duration = Duration::from_secs(10);
+
 /// Compute, as a gateway sees it: in this process, or over HTTP.
 #[derive(Clone, Debug)]
 pub struct Compute {
@@ -207,6 +210,9 @@ impl RunningFleet {
     /// Ends: what was counted is written, what is known is saved.
     pub async fn stop(mut self) {
         self.stop.cancel();
-        while self.tasks.join_next().await.is_some() {}
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(LONGEST_STOP, ended).await.is_err() {
+            tracing::warn!("what the containers were served with may not have been written down");
+        }
     }
 }

@@ -22,7 +22,8 @@ use edd_proto::{ContainerId, EventKind, Stream, UserId};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::containers::{Change, Containers, LastKnown, Origin, store};
+use crate::containers::store::{self, StoreError};
+use crate::containers::{Change, Containers, LastKnown, Origin};
 
 /// Rows read in one go.
 const PAGE_ROWS: u32 = 5000;
@@ -40,7 +41,7 @@ enum FeedError {
     #[error("the database is away")]
     NoDatabase,
     #[error("the database cannot be read: {0}")]
-    Database(#[from] sqlx::Error),
+    Database(#[from] StoreError),
 }
 
 /// One process's.
@@ -129,7 +130,8 @@ impl Feed {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = gap.opened.notified() => {}
-                _ = self.database.changed() => {}
+                // Nobody may be left who would put another one there.
+                Ok(()) = self.database.changed() => {}
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -150,7 +152,7 @@ impl Feed {
     }
 
     /// Reads everything that the database has.
-    async fn load(&mut self, database: &Database) -> sqlx::Result<()> {
+    async fn load(&mut self, database: &Database) -> Result<(), StoreError> {
         // Before the rows, of which there may be more by then.
         let status_then = status(database, containers::SHAPE.name).await?;
         let users = mark(status(database, user_cache::SHAPE.name).await?.as_ref());
@@ -174,7 +176,7 @@ impl Feed {
     }
 
     /// The ids of all rows that are no tombstones.
-    async fn load_containers(&self, database: &Database) -> sqlx::Result<HashSet<ContainerId>> {
+    async fn load_containers(&self, database: &Database) -> Result<HashSet<ContainerId>, StoreError> {
         let table = Table::live(&containers::SHAPE);
         let (mut after, mut present): (Option<String>, _) = (None, HashSet::new());
         loop {
@@ -190,7 +192,7 @@ impl Feed {
         }
     }
 
-    async fn load_deleted_users(&self, database: &Database) -> sqlx::Result<()> {
+    async fn load_deleted_users(&self, database: &Database) -> Result<(), StoreError> {
         let mut after = None;
         loop {
             let users = store::deleted_users(database, after).await?;
@@ -208,7 +210,7 @@ impl Feed {
     }
 }
 
-async fn status(database: &Database, name: &str) -> sqlx::Result<Option<Status>> {
+async fn status(database: &Database, name: &str) -> Result<Option<Status>, StoreError> {
     Ok(projection::list(database).await?.into_iter().find(|status| status.name == name))
 }
 

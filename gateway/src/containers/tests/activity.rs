@@ -5,7 +5,7 @@ use edd_events::database::{Database, Kind};
 use sqlx::Row;
 use tokio::sync::watch;
 
-use super::scene::{NOW, Scene, id, record};
+use super::scene::{ANN, NOW, Scene, id, record, user};
 use crate::containers::activity::Reporter;
 use crate::containers::store;
 use crate::live::{Status, Usage};
@@ -63,12 +63,8 @@ async fn usage_adds_up_and_waits_for_the_database(kind: Kind) {
 async fn old_usage_goes(kind: Kind) {
     let scratch = Scratch::new(kind);
     let database = scratch.open(&[store::STEP]).await;
-    let mut transaction = database.begin().await.expect("a transaction");
-    for day in [1, 2, 3] {
-        let account = store::Account { owner: super::scene::user(super::scene::ANN), container: id(1), day };
-        store::add(&mut transaction, account, ONE).await.expect("a row");
-    }
-    database.commit(transaction).await.expect("a commit");
+    let account = |day| store::Account { owner: user(ANN), container: id(1), day };
+    store::add_all(&database, &[1, 2, 3].map(|day| (account(day), ONE))).await.expect("rows");
     assert_eq!(store::prune(&database, 3).await.expect("a removal"), 2);
     assert_eq!(rows(&database).await.iter().map(|row| row.1).collect::<Vec<_>>(), [3]);
 }

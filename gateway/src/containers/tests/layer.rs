@@ -119,3 +119,15 @@ async fn what_the_database_lacks_goes_unless_it_lags_behind_the_stream() {
     assert_eq!([1, 2, 3].map(|number| scene.status(number).is_some()), [true, false, true]);
     assert_eq!(scene.containers.retain(&present, 7), 1, "and so is the third, now that the database is that far");
 }
+
+#[tokio::test]
+async fn a_containers_host_is_explained() {
+    let scene = Scene::new();
+    scene.hear(record(1, 1, Status::Running, 80));
+    let explain = |number: u32| {
+        let host = format!("{}.compute.cloud.localhost", id(number));
+        scene.router.snapshot().explain(&host, "/x").winner.map(|winner| winner.action)
+    };
+    assert_eq!(explain(1).as_deref(), Some("container c000000001, running, at 127.0.0.1:80"));
+    assert_eq!(explain(2), None);
+}

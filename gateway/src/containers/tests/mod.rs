@@ -5,5 +5,4 @@ mod feed;
 mod last_known;
 mod layer;
 pub(crate) mod scene;
-mod served;
 mod wake;

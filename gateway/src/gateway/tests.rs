@@ -11,8 +11,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::scene::{ANN, Scene, id, record};
 use crate::certs::CertsConfig;
+use crate::containers::tests::scene::{ANN, Scene, id, record};
 use crate::containers::{Change, Origin, Record, Timing};
 use crate::gateway::{Config, Gateway, Stop};
 use crate::health::Health;
@@ -140,6 +140,7 @@ impl Served {
             health: Health::default(),
             takeover: false,
             worker_threads: 2,
+            dynamic_bind: local.ip(),
         };
         let gateway = Gateway::start(config).await.unwrap();
         let (http, (stop, stopped)) = (gateway.addresses.http, oneshot::channel());
