@@ -34,6 +34,15 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// The events by which users go.
 const USERS: &[&str] = &["auth.user.*.deleted"];
 
+/// Why what is known may not be all.
+#[derive(Debug, thiserror::Error)]
+enum FeedError {
+    #[error("the database is away")]
+    NoDatabase,
+    #[error("the database cannot be read: {0}")]
+    Database(#[from] sqlx::Error),
+}
+
 /// One process's.
 #[derive(Debug)]
 pub struct Feed {
@@ -110,10 +119,12 @@ impl Feed {
             };
             let wait = if outcome.is_ok() { LOOK_EVERY } else { pause };
             pause = if outcome.is_ok() { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
-            if let Err(error) = outcome {
-                let error = format!("the database cannot be read: {error}");
-                tracing::warn!(error, "containers may be out of date; looking again");
-                self.containers.freshness().failed(error);
+            match outcome {
+                Ok(()) => self.containers.freshness().recovered(),
+                Err(error) => {
+                    tracing::warn!(%error, "containers may be out of date; looking again");
+                    self.containers.freshness().failed(error.to_string());
+                }
             }
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -125,15 +136,12 @@ impl Feed {
     }
 
     /// Reads all again if the database has more than events tell.
-    async fn look(&mut self) -> sqlx::Result<()> {
-        let Some(database) = self.database.borrow().clone() else {
-            self.containers.freshness().failed("the database is away".to_owned());
-            return Ok(());
-        };
+    async fn look(&mut self) -> Result<(), FeedError> {
+        let database = self.database.borrow().clone().ok_or(FeedError::NoDatabase)?;
         let status = status(&database, containers::SHAPE.name).await?;
         let filled = filled(status.as_ref());
         if self.loaded.is_none_or(|loaded| loaded.filled != filled) {
-            return self.load(&database).await;
+            return Ok(self.load(&database).await?);
         }
         if let Some(covered) = self.covered(status.as_ref()).await {
             self.containers.settle(covered);
@@ -255,7 +263,10 @@ impl Follower for Listener {
     }
 
     async fn caught_up(&mut self) {
-        self.containers.freshness().caught_up();
+        // Without what was there before, the stream is not all.
+        if self.containers.router().snapshot().containers.is_complete() {
+            self.containers.freshness().caught_up();
+        }
     }
 }
 

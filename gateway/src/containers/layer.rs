@@ -223,18 +223,19 @@ impl Containers {
 
     /// Follows the rules until told to stop, or until nobody gives any more.
     pub async fn follow_ports(self, mut rules: watch::Receiver<Rules>, stop: CancellationToken) {
-        let mut known = Rules::default();
+        // What was last known serves until somebody knows better.
+        let mut known: Rules = self.rules().into_iter().map(|rule| ((rule.container, rule.port), rule)).collect();
         loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = rules.changed() => if changed.is_err() { return },
+            }
             let next = rules.borrow_and_update().clone();
             let changes: Vec<_> = known.diff(&next).map(changed_rule).collect();
             if !changes.is_empty() {
                 self.set_ports(changes);
             }
             known = next;
-            tokio::select! {
-                () = stop.cancelled() => return,
-                changed = rules.changed() => if changed.is_err() { return },
-            }
         }
     }
 
@@ -244,7 +245,7 @@ impl Containers {
         Knowledge {
             containers: self.0.router.snapshot().containers.clone(),
             gone: state.gone.iter().map(|(id, version)| (*id, *version)).collect(),
-            rules: state.rules.values().flatten().copied().collect(),
+            rules: state.rules(),
             deleted_users: state.deleted_users.iter().copied().collect(),
         }
     }
@@ -280,6 +281,10 @@ impl Containers {
         self.0.wakes.tell(told);
     }
 
+    fn rules(&self) -> Vec<PortRule> {
+        self.state().rules()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -297,6 +302,10 @@ fn changed_rule(
 }
 
 impl State {
+    fn rules(&self) -> Vec<PortRule> {
+        self.rules.values().flatten().copied().collect()
+    }
+
     fn set_rule(&mut self, port: u16, id: ContainerId, rule: Option<PortRule>) {
         let rules = self.rules.entry(id).or_default();
         rules.retain(|known| known.port != port);

@@ -88,6 +88,7 @@ pub struct LedgerReader {
 }
 
 impl Ledger {
+    #[allow(clippy::disallowed_methods, reason = "every life is in it once at most, which bounds it")]
     pub fn new() -> (Self, LedgerReader) {
         let (sender, noted) = mpsc::unbounded_channel();
         (Self { noted: sender }, LedgerReader { noted, in_use: Vec::new() })
