@@ -10,6 +10,7 @@ use edd_gateway::route::HostName;
 
 use crate::auth::AuthArgs;
 use crate::builtin::ServiceUrl;
+use crate::compute::ComputeArgs;
 use crate::config_file::ConfigFile;
 use crate::container_init;
 use crate::databases::{DatabaseArgs, DatabaseUrls, ServiceName};
@@ -18,7 +19,7 @@ use crate::events::{self, EventStatus};
 use crate::exit::Failure;
 use crate::logging;
 use crate::plane::PlaneArgs;
-use crate::settings::{GatewayArgs, Networks, parse_networks, parse_seconds};
+use crate::settings::{GatewayArgs, Networks, PortsArgs, parse_networks, parse_seconds};
 
 /// One command that is the whole edge of a small container cloud.
 #[derive(Debug, Parser)]
@@ -43,6 +44,9 @@ pub enum Command {
     /// Check, explain, list and compare routes.
     #[command(subcommand)]
     Routes(RoutesCommand),
+    /// Look at the ports of containers.
+    #[command(subcommand)]
+    Ports(PortsCommand),
     /// Look at the certificates, and trust the local CA.
     #[command(subcommand)]
     Certs(CertsCommand),
@@ -97,6 +101,10 @@ pub struct GatewayRunArgs {
     /// URL of the file share, which the gateway's routes for it lead to.
     #[arg(long, value_name = "URL", env = "SFS_SERVICE_URL", value_parser = ServiceUrl::parse)]
     pub sfs_service_url: Option<ServiceUrl>,
+    /// URL of the compute service: what containers, keys and ports are asked of, and what the gateway's routes for it
+    /// lead to.
+    #[arg(long, value_name = "URL", env = "COMPUTE_SERVICE_URL", value_parser = ServiceUrl::parse)]
+    pub compute_service_url: Option<ServiceUrl>,
 }
 
 /// Where the auth service is, for the other roles.
@@ -124,8 +132,12 @@ pub enum ControlCommand {
         #[command(flatten)]
         control: ControlArgs,
     },
-    /// Containers; today its copy of the users.
+    /// Containers: what tenants want, and the platform that runs them.
     Compute {
+        #[command(flatten)]
+        compute: ComputeArgs,
+        #[command(flatten)]
+        ports: PortsArgs,
         #[command(flatten)]
         owner: OwnerArgs,
         #[command(flatten)]
@@ -175,6 +187,8 @@ pub struct UpArgs {
     pub run: RunArgs,
     #[command(flatten)]
     pub auth: AuthArgs,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
     /// Listen on all addresses, not on this machine's own alone.
     #[arg(long)]
     pub public: bool,
@@ -219,6 +233,36 @@ pub enum RoutesCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Take a route in, beside those of routes.yaml, which win over it; one with the same host and path is replaced.
+    Add {
+        /// A name, `*.suffix` for every name below it, or `*` for any.
+        #[arg(long, value_name = "HOST")]
+        host: String,
+        /// A path prefix, on segment boundaries.
+        #[arg(long, value_name = "PATH", default_value = "/")]
+        path: String,
+        /// Where requests go: `host:port`, with `http://`, `h2c://` or `https://` before it for the protocol.
+        #[arg(long, value_name = "TARGET")]
+        target: String,
+        /// Take the path off before the request goes to the target.
+        #[arg(long)]
+        strip_prefix: bool,
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take a route out that was taken in with `add`.
+    Remove {
+        #[arg(long, value_name = "HOST")]
+        host: String,
+        #[arg(long, value_name = "PATH", default_value = "/")]
+        path: String,
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[arg(long)]
+        json: bool,
+    },
     /// Compare two routes files; exits with 1 if they differ.
     Diff {
         old: PathBuf,
@@ -228,6 +272,17 @@ pub enum RoutesCommand {
     },
     /// Print the JSON Schema of routes.yaml, for editors.
     Schema,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PortsCommand {
+    /// List the ports that lead to containers: protocol, container, and whether the machine gives them.
+    List {
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Where certificates are kept.

@@ -14,7 +14,6 @@ pub fn run() -> Outcome {
 }
 
 /// This program, as the platform starts it.
-#[expect(dead_code, reason = "the role that owns the platform takes it from here")]
 pub fn program() -> Result<Program, Failure> {
     Ok(Program { path: std::env::current_exe()?, arguments: vec![VERB.to_owned()] })
 }

@@ -12,3 +12,9 @@ pub fn rfc3339_now() -> String {
     // Formatting to a String with these components cannot fail; an empty stamp beats a lost line.
     OffsetDateTime::now_utc().format(MILLISECONDS).unwrap_or_default()
 }
+
+/// `micros` since the Unix epoch, in RFC 3339 with milliseconds, UTC.
+pub fn rfc3339(micros: i64) -> String {
+    let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000);
+    at.ok().and_then(|at| at.format(MILLISECONDS).ok()).unwrap_or_default()
+}

@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod conformance;
+pub mod docker;
 pub mod local;
 
 use std::collections::BTreeMap;
@@ -41,6 +42,7 @@ pub struct Spec {
 
 /// When an image is fetched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum PullPolicy {
     Always,
     #[default]

@@ -16,6 +16,7 @@
 mod digest;
 mod dispatcher;
 mod owner;
+mod page_json;
 mod projector;
 mod reconciler;
 mod replay;

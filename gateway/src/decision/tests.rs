@@ -1,12 +1,14 @@
 //! The rules, without an engine: a request and a table in, a decision out.
 
+mod containers;
+
 use std::collections::HashMap;
 
 use http::header;
 
 use super::*;
 use crate::metrics::Metrics;
-use crate::route::{Authority, ClientAuth, HostPattern, PathPrefix, Protocol, Redirect, Route, Source, Target};
+use crate::route::{Action, Authority, ClientAuth, HostPattern, PathPrefix, Protocol, Redirect, Route, Source, Target};
 use crate::table::RouteTable;
 use crate::upstream::Upstreams;
 
@@ -24,7 +26,7 @@ fn snapshot(routes: Vec<Route>) -> Snapshot {
     let metrics = Arc::new(Metrics::new().unwrap());
     let upstreams = Upstreams::new(HashMap::new(), Arc::clone(&metrics));
     let live = routes.into_iter().map(|route| Arc::new(LiveRoute::new(route, None, &upstreams, &metrics).unwrap()));
-    Snapshot { table: RouteTable::build(live), revision: 7 }
+    Snapshot { table: RouteTable::build(live), revision: 7, ..Snapshot::default() }
 }
 
 /// A request as a test writes it.
@@ -67,14 +69,14 @@ impl Outcome {
     fn reason(&self) -> Option<Reason> {
         match &self.decision {
             Decision::Answer(answer) => Some(answer.reason),
-            Decision::Forward(_) => None,
+            Decision::Forward(_) | Decision::Wake(_) => None,
         }
     }
 
     fn forward(&self) -> &Forward {
         match &self.decision {
             Decision::Forward(forward) => forward,
-            Decision::Answer(answer) => panic!("answered: {answer:?}"),
+            other => panic!("not sent on: {other:?}"),
         }
     }
 
@@ -105,6 +107,7 @@ fn run(request: &Request<'_>, snapshot: &Snapshot) -> Outcome {
     };
     let peer = Peer {
         listener: Listener::Http,
+        dynamic_port: None,
         ip,
         trusted: networks.iter().any(|network| network.contains(&ip)),
         tls: request.tls.as_ref(),
@@ -263,7 +266,7 @@ fn redirects_keep_path_and_query_unless_exact() {
     };
     let location = |snapshot: &Snapshot| match run(&get("a.example/old/x?q"), snapshot).decision {
         Decision::Answer(answer) => (answer.status.as_u16(), answer.location.unwrap()),
-        Decision::Forward(_) => panic!("forwarded"),
+        other => panic!("not answered: {other:?}"),
     };
     assert_eq!(location(&redirect(false)), (308, "https://b.example/x?q".to_owned()));
     assert_eq!(location(&redirect(true)), (308, "https://b.example".to_owned()));

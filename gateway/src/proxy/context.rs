@@ -1,22 +1,25 @@
 //! One request inside the engine, from its head to its record.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use edd_proto::ContainerId;
 use http::header;
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
 use crate::access_log::AccessLog;
+use crate::containers::Wakes;
 use crate::decision::{Answer, BodyLength, Forward, RequestHead};
 use crate::drain::Drain;
 use crate::exchange::Exchange;
+use crate::live::{Hop, Usage, Visit};
 use crate::metrics::{Listener, Metrics};
 use crate::proxy::scope::Scope;
 use crate::reason::Reason;
 use crate::route_metrics::RouteMetrics;
 use crate::router::Router;
-use crate::upstream::{Upstream, Upstreams};
+use crate::upstream::Upstreams;
 
 /// What every request needs.
 #[derive(Debug)]
@@ -30,6 +33,8 @@ pub struct Engine {
     pub trusted_proxies: Vec<ipnet::IpNet>,
     /// The port of the HTTPS listener, for redirects to it.
     pub https_port: u16,
+    /// Who wakes containers; none where there are no containers.
+    pub wakes: Option<Wakes>,
 }
 
 impl Engine {
@@ -60,8 +65,14 @@ pub struct Context {
     pub refusal: Option<Answer>,
     pub tried: u64,
     pub connect_attempts: u32,
-    pub upstream: Option<Arc<Upstream>>,
+    pub hop: Option<Hop>,
     pub upstream_since: Option<Instant>,
+    /// Counts for the container that is being asked.
+    pub visit: Option<Visit>,
+    /// How long the request was held until its container was awake.
+    pub held: Option<Duration>,
+    /// The container did not take a connection and is waking up: wait for it before the next try.
+    pub awaits: Option<ContainerId>,
 }
 
 impl Context {
@@ -82,13 +93,22 @@ impl Context {
             refusal: None,
             tried: 0,
             connect_attempts: 0,
-            upstream: None,
+            hop: None,
             upstream_since: None,
+            visit: None,
+            held: None,
+            awaits: None,
         }
     }
 
     pub fn live(&self) -> Option<&Forward> {
         self.forward.as_ref()
+    }
+
+    /// The container that is being asked, if it is on its way to be awake.
+    pub fn waking(&self) -> Option<ContainerId> {
+        let id = self.forward.as_ref()?.route.backend()?.container();
+        self.engine.wakes.as_ref().filter(|wakes| wakes.is_waking(id)).map(|_| id)
     }
 
     pub fn note_failure(&mut self, reason: Reason) {
@@ -100,6 +120,10 @@ impl Drop for Context {
     fn drop(&mut self) {
         if let Some(reason) = self.scope.as_ref().and_then(|scope| scope.ended()) {
             self.note_failure(reason);
+        }
+        if let Some(visit) = self.visit.take() {
+            let Exchange { bytes_in, bytes_out, .. } = self.exchange;
+            visit.count(Usage { requests: 1, bytes_in, bytes_out });
         }
         self.engine.metrics.in_flight.get(self.exchange.listener).dec();
         self.engine.record(&self.exchange);

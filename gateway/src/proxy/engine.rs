@@ -13,13 +13,15 @@ use pingora_error::{Error, ErrorType};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
-use crate::decision::{self, Answer, Decision, HeaderOp, HeaderOps, Peer};
-use crate::live::{CLIENT_PAUSE, Shape};
+use crate::decision::{self, Answer, BodyLength, Decision, HeaderOp, HeaderOps, Peer};
+use crate::live::{Backend, CLIENT_PAUSE, Hop, Shape};
 use crate::policy::forwarding::X_REQUEST_ID;
 use crate::policy::{hop_by_hop, limits};
 use crate::proxy::context::{Context, Engine, h2_body, request_head};
 use crate::proxy::failure;
 use crate::proxy::respond::{apply, edit, respond};
+use crate::proxy::scope::Scope;
+use crate::proxy::waking::{self, X_EDD_COLD_START};
 use crate::reason::Reason;
 
 /// Targets tried for one request, the first included.
@@ -30,6 +32,43 @@ const CLIENT_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The implementation of pingora's trait; one for all connections.
 #[derive(Clone, Debug)]
 pub struct Proxy(pub Arc<Engine>);
+
+impl Proxy {
+    /// Decides from the current snapshot, and notes what was asked by whom.
+    fn decide(
+        &self,
+        session: &Session,
+        context: &mut Context,
+        scope: &Scope,
+        body: BodyLength,
+        websocket: bool,
+    ) -> Decision {
+        let peer = Peer {
+            listener: scope.conn.listener,
+            dynamic_port: scope.conn.dynamic_port,
+            ip: scope.conn.ip,
+            trusted: scope.conn.trusted,
+            tls: scope.conn.tls.as_ref(),
+            https_port: self.0.https_port,
+            trusted_proxies: &self.0.trusted_proxies,
+        };
+        let head = request_head(session.req_header(), body, websocket);
+        let identity = decision::identify(&head, &peer, context.exchange.id.clone());
+        let snapshot = self.0.router.snapshot();
+        let exchange = &mut context.exchange;
+        exchange.method = head.method.clone();
+        exchange.version = session.req_header().version;
+        exchange.path = head.path.into();
+        exchange.tls_version = scope.conn.tls.as_ref().map(|tls| tls.version);
+        exchange.revision = snapshot.revision;
+        let decision = decision::decide(&head, &peer, &identity, &snapshot);
+        exchange.id = identity.id;
+        exchange.client = identity.client;
+        exchange.host = identity.host;
+        exchange.trace_id = identity.trace_id;
+        decision
+    }
+}
 
 #[async_trait]
 impl ProxyHttp for Proxy {
@@ -54,34 +93,25 @@ impl ProxyHttp for Proxy {
             // Behind a handshake come frames; if it is refused they must not be read as requests.
             session.set_keepalive(None);
         }
-        let peer = Peer {
-            listener: scope.conn.listener,
-            ip: scope.conn.ip,
-            trusted: scope.conn.trusted,
-            tls: scope.conn.tls.as_ref(),
-            https_port: self.0.https_port,
-            trusted_proxies: &self.0.trusted_proxies,
-        };
-        let decision = {
-            let head = request_head(session.req_header(), body, websocket);
-            let identity = decision::identify(&head, &peer, context.exchange.id.clone());
-            let snapshot = self.0.router.snapshot();
-            let exchange = &mut context.exchange;
-            exchange.method = head.method.clone();
-            exchange.version = session.req_header().version;
-            exchange.path = head.path.into();
-            exchange.tls_version = scope.conn.tls.as_ref().map(|tls| tls.version);
-            exchange.revision = snapshot.revision;
-            let decision = decision::decide(&head, &peer, &identity, &snapshot);
-            exchange.id = identity.id;
-            exchange.client = identity.client;
-            exchange.host = identity.host;
-            exchange.trace_id = identity.trace_id;
-            decision
-        };
+        let mut decision = self.decide(session, context, &scope, body, websocket);
+        if let Decision::Wake(live) = &decision {
+            let live = Arc::clone(live);
+            decision = match &self.0.wakes {
+                None => Decision::Answer(Answer::new(Reason::Internal, "nobody wakes containers").on(&live)),
+                Some(wakes) => match waking::hold(wakes, &live, session.req_header(), websocket).await {
+                    Err(answer) => Decision::Answer(answer.on(&live)),
+                    Ok(held) => {
+                        context.held = Some(held);
+                        // What was decided before is of the past: this is another snapshot.
+                        self.decide(session, context, &scope, body, websocket)
+                    }
+                },
+            };
+        }
         match decision {
             Decision::Forward(forward) => {
                 context.exchange.route = Some(Arc::clone(&forward.route));
+                context.visit = forward.route.backend().map(Backend::visit);
                 if forward.shape == Shape::Upload {
                     scope.upload_began(forward.route.route.timeouts.read);
                 }
@@ -93,6 +123,11 @@ impl ProxyHttp for Proxy {
                 Ok(false)
             }
             Decision::Answer(answer) => {
+                respond(session, context, answer).await?;
+                Ok(true)
+            }
+            Decision::Wake(live) => {
+                let answer = Answer::new(Reason::ContainerWaking, "it fell asleep again as it woke up").on(&live);
                 respond(session, context, answer).await?;
                 Ok(true)
             }
@@ -132,30 +167,29 @@ impl ProxyHttp for Proxy {
             context.refusal = Some(Answer::new(reason, detail));
             Err(Error::explain(ErrorType::HTTPStatus(reason.status().as_u16()), reason.as_str()))
         };
+        if let Some((wakes, id)) = self.0.wakes.as_ref().zip(context.awaits.take())
+            && let Err(answer) = waking::join(wakes, id).await
+        {
+            return refused(context, answer.reason, answer.detail);
+        }
         let now_ms = self.0.upstreams.now_ms();
         let picked = context.forward.as_ref().and_then(|forward| {
-            let forwarding = forward.route.forward.as_ref()?;
-            let (index, upstream) = forwarding.rotation.pick(context.tried, now_ms)?;
-            Some((Arc::clone(&forward.route), forward.shape, index, Arc::clone(upstream)))
+            let hop = forward.route.pick(context.tried, now_ms)?;
+            Some((Arc::clone(&forward.route), forward.shape, hop))
         });
-        let Some((live, shape, index, upstream)) = picked else {
+        let Some((live, shape, hop)) = picked else {
             return refused(context, Reason::NoTarget, "every target of the route is out of rotation".into());
         };
-        context.exchange.upstream = Some(Arc::clone(&upstream));
-        let address = match upstream.address() {
+        context.exchange.upstream = Some(hop.clone());
+        let address = match hop.address() {
             Ok(address) => address,
-            Err(reason) => {
-                let host = upstream.authority().to_string();
-                return refused(context, reason, format!("{host} does not resolve").into());
-            }
+            Err(reason) => return refused(context, reason, format!("{hop} does not resolve").into()),
         };
-        context.tried |= 1 << index;
-        context.upstream = Some(upstream);
+        context.tried |= 1 << hop.index();
         context.upstream_since = Some(Instant::now());
-        match &live.forward {
-            Some(forwarding) => Ok(forwarding.peer(index, address, shape, &live.route)),
-            None => refused(context, Reason::Internal, "the route has no targets".into()),
-        }
+        let peer = live.peer(&hop, address, shape);
+        context.hop = Some(hop);
+        peer.map_or_else(|| refused(context, Reason::Internal, "the route has no targets".into()), Ok)
     }
 
     fn fail_to_connect(
@@ -166,14 +200,17 @@ impl ProxyHttp for Proxy {
         mut error: Box<Error>,
     ) -> Box<Error> {
         context.connect_attempts += 1;
-        if let Some(upstream) = &context.upstream {
+        if let Some(upstream) = context.hop.as_ref().and_then(Hop::upstream) {
             self.0.upstreams.connect_failed(upstream);
         }
-        let left = context
-            .live()
-            .and_then(|forward| forward.route.forward.as_ref())
-            .is_some_and(|forwarding| forwarding.rotation.pick(context.tried, self.0.upstreams.now_ms()).is_some());
+        let now_ms = self.0.upstreams.now_ms();
+        let left = context.live().is_some_and(|forward| forward.route.pick(context.tried, now_ms).is_some());
+        context.awaits = context.waking();
+        if context.awaits.is_some() {
+            context.tried = 0;
+        }
         // Nothing has been sent, so any request may go to another target.
+        let left = left || context.awaits.is_some();
         error.set_retry(left && context.connect_attempts < MAX_CONNECT_ATTEMPTS);
         error
     }
@@ -187,7 +224,7 @@ impl ProxyHttp for Proxy {
         _digest: Option<&pingora_core::protocols::Digest>,
         context: &mut Context,
     ) -> pingora_error::Result<()> {
-        if let Some(upstream) = &context.upstream {
+        if let Some(upstream) = context.hop.as_ref().and_then(Hop::upstream) {
             upstream.connected();
         }
         // A pooled connection that turns out to be stale may be tried again at the same target.
@@ -265,6 +302,9 @@ impl ProxyHttp for Proxy {
         }
         edit(response, &forward.route.route.response_headers)?;
         response.insert_header(X_REQUEST_ID, context.exchange.id.as_str())?;
+        if let Some(held) = context.held {
+            response.insert_header(X_EDD_COLD_START, held.as_millis().to_string())?;
+        }
         Ok(())
     }
 
@@ -316,8 +356,11 @@ impl ProxyHttp for Proxy {
         }
         session.set_keepalive(None);
         let answer = refusal.unwrap_or_else(|| {
-            let target = context.upstream.as_ref().map(|upstream| upstream.authority().to_string());
-            Answer::new(reason, target.map_or(Cow::Borrowed("no target was reached"), |t| format!("target {t}").into()))
+            let hop = context.hop.as_ref();
+            Answer::new(
+                reason,
+                hop.map_or(Cow::Borrowed("no target was reached"), |hop| format!("target {hop}").into()),
+            )
         });
         let status = answer.status.as_u16();
         match respond(session, context, answer).await {

@@ -6,7 +6,9 @@
 //! The host is chosen first: exact name, then the longest wildcard suffix, then `*`. Within it the
 //! longest prefix wins. A host without a matching path does not fall through to a less specific one.
 
+pub mod containers;
 mod explain;
+pub mod ports;
 
 use std::borrow::{Borrow, Cow};
 use std::sync::Arc;
@@ -160,6 +162,18 @@ impl<T: Borrow<Route>> RouteTable<T> {
     /// `host` as [`normalize_host`] returns it, `path` as [`crate::path::normalize`] does.
     pub fn match_http(&self, host: &str, path: &str) -> Option<&Arc<T>> {
         self.host_routes(host)?.find(path)
+    }
+
+    /// Whether routes name exactly this host.
+    pub fn has_host(&self, host: &str) -> bool {
+        self.exact.contains_key(host)
+    }
+
+    /// Whether a wildcard that takes `host` is as long as `zone` or longer.
+    pub fn has_wildcard_within(&self, host: &str, zone: &str) -> bool {
+        let suffixes = std::iter::successors(host.split_once('.'), |(_, rest)| rest.split_once('.'));
+        let within = suffixes.map(|(_, suffix)| suffix).take_while(|suffix| suffix.len() >= zone.len());
+        !self.wildcards.is_empty() && within.into_iter().any(|suffix| self.wildcards.contains_key(suffix))
     }
 
     fn host_routes(&self, host: &str) -> Option<&HostRoutes<T>> {
