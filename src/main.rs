@@ -23,12 +23,14 @@ mod healthcheck;
 mod logging;
 mod manual;
 mod plane;
+mod ports;
 mod remote;
 mod replay;
 mod report;
 mod routes;
 mod secret;
 mod service_admin;
+mod serving;
 mod settings;
 mod sfs;
 mod tap;
@@ -68,6 +70,7 @@ fn run(command: Command) -> Result<Code, Failure> {
         Command::Control(command) => control::run(command),
         Command::Up(args) => up::run(args),
         Command::Routes(command) => routes::run(command),
+        Command::Ports(command) => ports::run(command),
         Command::Certs(command) => certs::run(command),
         Command::Events(command) => events::run(command),
         Command::Dlq(command) => dlq::run(command),

@@ -4,6 +4,7 @@
 mod accepting;
 mod certificates;
 mod problem;
+mod static_routes;
 mod tap;
 
 use std::fmt::Write as _;
@@ -17,6 +18,7 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::AccessLog;
@@ -26,7 +28,9 @@ use crate::certs::CertStore;
 use crate::health::{Check, Health};
 use crate::metrics::Metrics;
 use crate::path;
+use crate::ports::ListenerSet;
 use crate::router::Router;
+use crate::static_routes::StaticRoutes;
 use crate::table::normalize_host;
 
 /// What the pages show.
@@ -36,6 +40,9 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     pub health: Health,
     pub certs: CertStore,
+    pub ports: ListenerSet,
+    /// None as long as the gateway has no database.
+    pub static_routes: watch::Receiver<Option<StaticRoutes>>,
     pub access_log: AccessLog,
 }
 
@@ -46,12 +53,13 @@ pub async fn serve(listener: TcpListener, admin: Admin, stop: CancellationToken)
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .route("/routes", get(routes))
+        .route("/routes", get(routes).post(static_routes::add).delete(static_routes::remove))
         .route("/routes/explain", get(explain))
         .route("/certs", get(certs))
+        .route("/ports", get(ports))
         .route("/tap", get(tap::tap))
         .fallback(|| async {
-            Problem::not_found("no such page; see /readyz, /metrics, /routes, /routes/explain, /certs, /tap")
+            Problem::not_found("no such page; see /readyz, /metrics, /routes, /routes/explain, /certs, /ports, /tap")
         })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed("this page is read, with GET or HEAD") })
         .with_state(admin);
@@ -143,7 +151,7 @@ async fn explain(
     let Query(ExplainQuery { url }) = query?;
     let url = url.ok_or_else(|| Problem::bad_request("say which URL: /routes/explain?url=https://host/path"))?;
     let (host, path) = split_url(&url).map_err(|what| Problem::bad_request(&what))?;
-    Ok(Json(admin.router.snapshot().table.explain(&host, &path)).into_response())
+    Ok(Json(admin.router.snapshot().explain(&host, &path)).into_response())
 }
 
 /// Host and path of a URL in the form the table compares. The scheme may be missing.
@@ -155,6 +163,10 @@ pub fn split_url(url: &str) -> Result<(String, String), String> {
     let path = if path.is_empty() { "/" } else { path };
     let path = path::normalize(path).map_err(|error| format!("`{path}`: {}", error.explain()))?;
     Ok((host.into_owned(), path.into_owned()))
+}
+
+async fn ports(State(admin): State<Admin>) -> Response {
+    Json(serde_json::json!({ "ports": admin.ports.report() })).into_response()
 }
 
 async fn certs(State(admin): State<Admin>) -> Response {

@@ -42,7 +42,7 @@ pub fn find<'s>(
         (false, None, Some(_)) => Err(refuse(Reason::PlainOnTls, format!("use https://{host}:{port}"))),
         (_, None, None) => Err(refuse(
             Reason::NoPortRule,
-            format!("{host} has no rule for port {port}: ask it without a port, or have its owner add the rule"),
+            format!("no rule leads port {port} to {host}: ask it without a port, or have its owner add the rule"),
         )),
     }
 }

@@ -1,12 +1,14 @@
 //! The rules, without an engine: a request and a table in, a decision out.
 
+mod containers;
+
 use std::collections::HashMap;
 
 use http::header;
 
 use super::*;
 use crate::metrics::Metrics;
-use crate::route::{Authority, ClientAuth, HostPattern, PathPrefix, Protocol, Redirect, Route, Source, Target};
+use crate::route::{Action, Authority, ClientAuth, HostPattern, PathPrefix, Protocol, Redirect, Route, Source, Target};
 use crate::table::RouteTable;
 use crate::upstream::Upstreams;
 
@@ -67,14 +69,14 @@ impl Outcome {
     fn reason(&self) -> Option<Reason> {
         match &self.decision {
             Decision::Answer(answer) => Some(answer.reason),
-            Decision::Forward(_) => None,
+            Decision::Forward(_) | Decision::Wake(_) => None,
         }
     }
 
     fn forward(&self) -> &Forward {
         match &self.decision {
             Decision::Forward(forward) => forward,
-            Decision::Answer(answer) => panic!("answered: {answer:?}"),
+            other => panic!("not sent on: {other:?}"),
         }
     }
 
@@ -264,7 +266,7 @@ fn redirects_keep_path_and_query_unless_exact() {
     };
     let location = |snapshot: &Snapshot| match run(&get("a.example/old/x?q"), snapshot).decision {
         Decision::Answer(answer) => (answer.status.as_u16(), answer.location.unwrap()),
-        Decision::Forward(_) => panic!("forwarded"),
+        other => panic!("not answered: {other:?}"),
     };
     assert_eq!(location(&redirect(false)), (308, "https://b.example/x?q".to_owned()));
     assert_eq!(location(&redirect(true)), (308, "https://b.example".to_owned()));

@@ -9,7 +9,7 @@ use edd_events::compute_cache::ingress_requests::IngressRequest;
 use edd_events::database::{Database, Transaction};
 use edd_events::publisher::{Cause, PublishError, Publisher};
 use edd_proto::gateway::{IngressRuleCreated, IngressRuleDeleted, IngressRuleRejected};
-use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::rule::{PortPolicy, Refusal};
@@ -18,8 +18,10 @@ use crate::table::ports::PortRule;
 
 /// Differences decided in one transaction.
 const BATCH_ROWS: u32 = 256;
-/// Changes of the projections wake the decider; this only bounds how long a lost wake-up lasts.
+/// Commits wake the decider; this only bounds how long a lost wake-up lasts.
 const POLL: Duration = Duration::from_secs(5);
+/// A round looks at every rule. Its pause is so many times as long as it took: others need the database, too.
+const REST: u32 = 4;
 /// Pause after a failure, doubled up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -41,32 +43,31 @@ pub struct Decider {
     clock: Arc<dyn Clock>,
     policy: PortPolicy,
     machine: Arc<dyn Machine>,
-    asked: Arc<Notify>,
 }
 
 impl Decider {
-    /// `asked` is rung when the projections of containers or requests have changed.
     pub fn new(
         database: Database,
         publisher: Publisher,
         clock: Arc<dyn Clock>,
         policy: PortPolicy,
         machine: Arc<dyn Machine>,
-        asked: Arc<Notify>,
     ) -> Self {
-        Self { database, publisher, clock, policy, machine, asked }
+        Self { database, publisher, clock, policy, machine }
     }
 
     /// Decides until told to stop.
     pub async fn run(self, stop: CancellationToken) {
         let mut pause = FIRST_PAUSE;
         while !stop.is_cancelled() {
-            let wait = match self.round().await {
+            // Registered before the projections are read, so that no commit falls between.
+            let (committed, begun) = (self.database.committed(), Instant::now());
+            let rest = match self.round().await {
                 // It had its fill: there may be more.
                 Ok(decided) if decided == BATCH_ROWS as usize => continue,
                 Ok(_) => {
                     pause = FIRST_PAUSE;
-                    POLL
+                    begun.elapsed() * REST
                 }
                 Err(error) => {
                     tracing::warn!(%error, retry_ms = pause.as_millis() as u64, "requests for ports wait");
@@ -78,10 +79,14 @@ impl Decider {
                     }
                 }
             };
+            let woken = async {
+                tokio::time::sleep(rest).await;
+                // Whether anybody committed or not, it is time to look.
+                let _ = tokio::time::timeout(POLL, committed).await;
+            };
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = self.asked.notified() => {}
-                () = tokio::time::sleep(wait) => {}
+                () = woken => {}
             }
         }
     }

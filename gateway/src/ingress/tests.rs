@@ -15,7 +15,6 @@ use edd_proto::gateway::IngressRejection;
 use edd_proto::{AnyEvent, ContainerId, Encoding};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -54,13 +53,12 @@ fn container(number: usize) -> ContainerId {
 /// gateway_db with the projections as a consumer would have left them.
 struct Fixture {
     database: Database,
-    asked: Arc<Notify>,
 }
 
 impl Fixture {
     async fn open(scratch: &Scratch) -> Self {
         let steps: Vec<_> = compute_cache::STEPS.into_iter().chain([STEP]).collect();
-        Self { database: scratch.open(&steps).await, asked: Arc::default() }
+        Self { database: scratch.open(&steps).await }
     }
 
     fn decider(&self) -> Decider {
@@ -68,7 +66,7 @@ impl Fixture {
         let publisher = Publisher::new("gateway-service", Encoding::Protobuf, clock.clone());
         let range = "8000-8004".parse().expect("a range");
         let policy = PortPolicy { range, reserved: BTreeSet::from([RESERVED]) };
-        Decider::new(self.database.clone(), publisher, clock, policy, Arc::new(Scripted), self.asked.clone())
+        Decider::new(self.database.clone(), publisher, clock, policy, Arc::new(Scripted))
     }
 
     /// Sets whether a container lives; none: it is not known.
@@ -97,6 +95,12 @@ impl Fixture {
             .bind(request.as_ref().map(|it| it.request_id))
             .bind(i64::from(request.is_none()));
         insert.execute(self.database.writer()).await.expect("an insert");
+    }
+
+    /// As a consumer's transaction ends.
+    async fn commit(&self) {
+        let transaction = self.database.begin().await.expect("a transaction");
+        self.database.commit(transaction).await.expect("a commit");
     }
 
     /// Every event so far, in order.
@@ -337,11 +341,11 @@ async fn a_running_decider_is_woken_and_followed(kind: Kind) {
         IngressRequest { container: id, port: 8000, target_port: 3000, protocol: IngressProtocol::Tcp, request_id: 7 };
     fixture.set_request(id, 8000, Some(request)).await;
     fixture.set_container(id, Some(true)).await;
-    fixture.asked.notify_one();
+    fixture.commit().await;
     let known = rules.wait_for(|rules| rules.get(&(id, 8000)).is_some_and(|rule| rule.target_port == 3000)).await;
     drop(known.expect("a rule"));
     fixture.set_container(id, Some(false)).await;
-    fixture.asked.notify_one();
+    fixture.commit().await;
     drop(rules.wait_for(imbl::GenericOrdMap::is_empty).await.expect("none"));
     stop.cancel();
     for task in running {

@@ -39,7 +39,10 @@ pub async fn serve(
     match opening.await {
         Ok(Some(Opened::Http(conn, is_h2))) => listeners::serve_http(conn, is_h2, &shared, &ticket).await,
         Ok(Some(Opened::Raw(arrived, rule, live))) => match door.enter(&rule) {
-            Some(tenant) => relay::serve(arrived, &live, &tenant.0.over, &shared, &ticket).await,
+            Some(tenant) => {
+                let place = relay::Place { router: &router, port: door.port, over: &tenant.0.over };
+                relay::serve(arrived, live, place, &shared, &ticket).await;
+            }
             None => refused(&shared, "rule_connections"),
         },
         Ok(None) => {}

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +22,9 @@ use crate::router::{Router, Snapshot};
 
 /// Pause before a port that could not be opened is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// How long sockets of a predecessor are kept for rules that are not known yet. Clients in their queues wait meanwhile.
+const INHERITANCE: Duration = Duration::from_secs(5);
 
 /// Every port of containers. Clones share it.
 #[derive(Clone)]
@@ -110,6 +114,7 @@ impl ListenerSet {
     /// Opens and closes ports until `stop`; when it returns, the drain knows of every connection that was accepted.
     pub async fn run(self, stop: CancellationToken) {
         let mut changed = self.inner.router.changed();
+        let mut unclaimed = pin!(tokio::time::sleep(INHERITANCE));
         loop {
             // What comes from now on is not missed.
             changed.mark_unchanged();
@@ -120,6 +125,7 @@ impl ListenerSet {
                 // The router lives as long as this does.
                 _ = changed.changed() => {}
                 () = tokio::time::sleep(RETRY), if !all_open => {}
+                () = &mut unclaimed, if !unclaimed.is_elapsed() => self.ports().inherited.clear(),
             }
         }
         let slots = std::mem::take(&mut self.ports().slots);
@@ -152,10 +158,6 @@ impl ListenerSet {
                     ports.slots.insert(port, slot);
                 }
             }
-        }
-        if snapshot.containers.is_complete() {
-            // Clients in the queue of a socket that nobody wants would wait for nothing.
-            ports.inherited.clear();
         }
         !ports.slots.values().any(|slot| matches!(slot, Slot::Failed(_)))
     }

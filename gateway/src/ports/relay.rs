@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
@@ -13,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio_util::sync::CancellationToken;
 
+use crate::containers::Woken;
 use crate::drain::Ticket;
 use crate::exchange::Exchange;
 use crate::listeners::{Arrived, OpenConnection, Shared};
@@ -20,6 +20,7 @@ use crate::live::{Backend, LiveRoute, Status, Usage};
 use crate::metrics::Listener;
 use crate::proxy::transport::Rewind;
 use crate::reason::Reason;
+use crate::router::Router;
 
 /// Bytes on their way in one direction; who does not take them keeps the other side from sending.
 const BUFFER_BYTES: usize = 16 * 1024;
@@ -37,31 +38,28 @@ impl Passed {
     }
 }
 
-/// Relays until both sides have ended, one of them fails, nothing moves for too long, or `over` and the like say so.
+/// Where a connection came in.
+pub struct Place<'a> {
+    pub router: &'a Router,
+    pub port: u16,
+    /// Cancelled when the rule that has the port has it no longer.
+    pub over: &'a CancellationToken,
+}
+
+/// Relays until both sides have ended, one of them fails, nothing moves for too long, or the rule or its container goes.
 /// What it was is recorded.
-pub async fn serve(
-    arrived: Arrived,
-    live: &Arc<LiveRoute>,
-    over: &CancellationToken,
-    shared: &Shared,
-    ticket: &Ticket,
-) {
+pub async fn serve(arrived: Arrived, live: Arc<LiveRoute>, place: Place<'_>, shared: &Shared, ticket: &Ticket) {
     let _open = OpenConnection::new(shared, Listener::Dynamic, "tcp");
     let mut exchange = Exchange::new(Listener::Dynamic, arrived.ip);
     exchange.is_raw = true;
-    exchange.route = Some(Arc::clone(live));
+    exchange.route = Some(Arc::clone(&live));
     let visit = live.backend().map(Backend::visit);
     let passed = Passed::default();
-    let ended = {
-        let mut relaying = pin!(connect_and_relay(arrived.stream, live, shared, &mut exchange, &passed));
-        tokio::select! {
-            ended = &mut relaying => ended,
-            () = live.retired().cancelled() => Some(Reason::RouteRemoved),
-            () = over.cancelled() => Some(Reason::RouteRemoved),
-            () = cut(ticket) => Some(Reason::ShuttingDown),
-        }
+    exchange.reason = tokio::select! {
+        ended = connect_and_relay(arrived.stream, live, &place, shared, &mut exchange, &passed) => ended.err(),
+        () = place.over.cancelled() => Some(Reason::RouteRemoved),
+        () = cut(ticket) => Some(Reason::ShuttingDown),
     };
-    exchange.reason = ended;
     exchange.bytes_in = passed.to_container.load(Ordering::Relaxed);
     exchange.bytes_out = passed.to_client.load(Ordering::Relaxed);
     if let Some(visit) = &visit {
@@ -74,19 +72,19 @@ async fn cut(ticket: &Ticket) {
     poll_fn(|context| if ticket.poll_cut(context) { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 
-/// Why it ended; none: both sides were done.
+/// # Errors
+/// Why it ended before both sides were done.
 async fn connect_and_relay(
     mut client: Rewind,
-    live: &LiveRoute,
+    live: Arc<LiveRoute>,
+    place: &Place<'_>,
     shared: &Shared,
     exchange: &mut Exchange,
     passed: &Passed,
-) -> Option<Reason> {
-    let timeouts = &live.route.timeouts;
-    let mut container = match connect(live, shared, exchange, timeouts.connect).await {
-        Ok(container) => container,
-        Err(reason) => return Some(reason),
-    };
+) -> Result<(), Reason> {
+    let live = awake(live, place, shared).await?;
+    exchange.route = Some(Arc::clone(&live));
+    let mut container = connect(&live, shared, exchange).await?;
     // Without it, a byte at a time is slower; nothing else depends on it.
     let _ = container.set_nodelay(true);
     let ahead = std::mem::take(&mut client.ahead);
@@ -103,24 +101,50 @@ async fn connect_and_relay(
     let sides = (Reason::UpstreamClosed, Reason::ClientClosed);
     let down = pump(from_container, to_client, &passed.to_client, sides);
     tokio::select! {
-        both = async { tokio::try_join!(up, down) } => both.err(),
-        () = idle(passed, timeouts.stream_idle) => Some(Reason::StreamIdle),
+        both = async { tokio::try_join!(up, down) } => both.map(drop),
+        () = live.retired().cancelled() => Err(Reason::RouteRemoved),
+        () = idle(passed, live.route.timeouts.stream_idle) => Err(Reason::StreamIdle),
     }
 }
 
-async fn connect(
-    live: &LiveRoute,
-    shared: &Shared,
-    exchange: &mut Exchange,
-    timeout: Duration,
-) -> Result<TcpStream, Reason> {
-    if live.backend().is_some_and(|backend| backend.status() != Status::Running) {
-        return Err(Reason::NoTarget);
+/// The route once its container runs, which a container that sleeps is made to.
+///
+/// # Errors
+/// It does not run.
+async fn awake(live: Arc<LiveRoute>, place: &Place<'_>, shared: &Shared) -> Result<Arc<LiveRoute>, Reason> {
+    let Some(backend) = live.backend() else { return Ok(live) };
+    if backend.status() != Status::Hibernated {
+        return runs(backend).map(|()| live);
     }
+    let wakes = shared.server.engine.wakes.as_ref().ok_or(Reason::WakeFailed)?;
+    match wakes.wake(backend.container(), wakes.longest_wait()).await {
+        Woken::Up | Woken::Otherwise => {}
+        Woken::Full => return Err(Reason::WakeQueueFull),
+        Woken::Refused(_) => return Err(Reason::WakeFailed),
+        Woken::NotYet | Woken::TooLate => return Err(Reason::WakeTimeout),
+    }
+    // What was known before is of the past.
+    let snapshot = place.router.snapshot();
+    let now = snapshot.ports.match_tcp(place.port).filter(|(rule, _)| rule.container == backend.container());
+    let now = now.map(|(_, live)| Arc::clone(live)).ok_or(Reason::RouteRemoved)?;
+    now.backend().map_or(Ok(()), runs).map(|()| now)
+}
+
+fn runs(backend: &Backend) -> Result<(), Reason> {
+    match backend.status() {
+        Status::Running => Ok(()),
+        Status::Starting => Err(Reason::ContainerStarting),
+        Status::Stopped => Err(Reason::ContainerStopped),
+        Status::Failed => Err(Reason::ContainerFailed),
+        Status::Hibernated => Err(Reason::ContainerWaking),
+    }
+}
+
+async fn connect(live: &LiveRoute, shared: &Shared, exchange: &mut Exchange) -> Result<TcpStream, Reason> {
     let upstreams = &shared.server.engine.upstreams;
     let hop = live.pick(0, upstreams.now_ms()).ok_or(Reason::NoTarget)?;
     exchange.upstream = Some(hop.clone());
-    let connected = match tokio::time::timeout(timeout, TcpStream::connect(hop.address()?)).await {
+    let connected = match tokio::time::timeout(live.route.timeouts.connect, TcpStream::connect(hop.address()?)).await {
         Ok(connected) => connected.map_err(|error| match error.kind() {
             io::ErrorKind::ConnectionRefused => Reason::UpstreamRefused,
             _ => Reason::UpstreamUnreachable,

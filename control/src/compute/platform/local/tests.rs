@@ -1,7 +1,12 @@
-//! The suite of all platforms on every tier, and what is this platform's own.
+//! The suite of all platforms on every tier.
+
+mod image;
+mod isolation;
+
+use std::path::Path;
 
 use super::*;
-use crate::compute::platform::{Exit, Input, Output};
+use crate::compute::platform::conformance::{self, Machine};
 
 /// Not a test of its own: edd's program as far as the platform is concerned, which the tests of this crate do not have.
 #[test]
@@ -20,62 +25,108 @@ fn program() -> Program {
     }
 }
 
-#[tokio::test]
-async fn smoke() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let started = std::time::Instant::now();
-    let local = Local::start(Config {
-        tier: std::env::var("TIER").ok().map(|t| match t.as_str() {
-            "user" => Tier::User,
-            "plain" => Tier::Plain,
-            _ => Tier::Root,
-        }),
-        ready_timeout: Duration::from_secs(5),
-        ..Config::new(folder.path(), program())
-    })
-    .await
-    .expect("started");
-    println!("{:?} {:?}", started.elapsed(), local.capabilities());
-    let spec = Spec {
-        id: "c234567890".parse().expect("an id"),
-        owner: "V1StGXR8_Z5jdHi6B-myT".parse().expect("an id"),
-        name: "first".to_owned(),
-        image: "default".to_owned(),
-        pull: Default::default(),
-        memory_mb: 64,
-        cpu_millis: 500,
-        storage_gb: 1,
-        mount_paths: vec!["/root".to_owned()],
-        environment: Default::default(),
-    };
-    local.ensure(&spec).await.expect("made");
-    println!("{:?}", started.elapsed());
-    let seen = local.start(spec.id).await.expect("started");
-    println!("{:?} {seen:?}", started.elapsed());
-    let dir = folder.path().join("containers/c234567890");
-    println!("log: {}", std::fs::read_to_string(dir.join("log")).unwrap_or_default());
-    for terminal in [None, Some(super::super::Size { columns: 80, rows: 24 })] {
-        let session = local.exec(spec.id, Exec { command: ["sh", "-c", "id; hostname; pwd; [ -n \"$TMPDIR\" ] || ps -ef; mount | head -40; ip a; tty; cat /proc/self/status | grep Cap; stty size; ls -la /; free -m; read x; echo got $x; exit 3"].map(str::to_owned).to_vec(), environment: Default::default(), terminal }).await;
-        let mut session = match session {
-            Ok(s) => s,
-            Err(e) => {
-                println!("{e}");
-                continue;
-            }
-        };
-        session.input.send(Input::Bytes("hello\n".into())).await.expect("sent");
-        while let Some(output) = session.output.recv().await {
-            match output {
-                Output::Stdout(b) => print!("{}", String::from_utf8_lossy(&b)),
-                Output::Stderr(b) => print!("E {}", String::from_utf8_lossy(&b)),
-                Output::Exit(e) => println!("{e:?} {}", e == Exit::Code(3)),
+/// A data directory of its own, on one tier.
+struct Here {
+    folder: tempfile::TempDir,
+    tier: Tier,
+}
+
+impl Here {
+    /// None, and words about it, where the tier cannot be had.
+    fn on(tier: Tier) -> Option<Self> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let tried = tier.try_out(&folder.path().join("trial"));
+        home::remove_tree(&folder.path().join("trial")).expect("removed");
+        match tried {
+            Ok(()) => Some(Self { folder, tier }),
+            Err(error) => {
+                println!("NOT RUN: {} cannot be had: {error}", tier.name());
+                None
             }
         }
     }
-    println!("{:?}", started.elapsed());
-    local.stop(spec.id, Duration::from_secs(3)).await.expect("stopped");
-    println!("stop {:?} {:?}", started.elapsed(), local.observe(spec.id).await);
-    local.delete(spec.id).await.expect("deleted");
-    local.shutdown(Duration::from_secs(1)).await;
-    println!("{:?}", started.elapsed());
+
+    fn config(&self) -> Config {
+        let ready_timeout = Duration::from_secs(10);
+        Config { tier: Some(self.tier), ready_timeout, ..Config::new(self.folder.path(), program()) }
+    }
+
+    async fn local(&self) -> Local {
+        Local::start(self.config()).await.expect("a platform")
+    }
+}
+
+impl Drop for Here {
+    /// A test that failed leaves containers, which would outlive it.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let home = |id: std::fs::DirEntry| Home::at(id.path()).run().ok().flatten();
+            let runs = std::fs::read_dir(self.folder.path().join("containers")).into_iter().flatten().flatten();
+            for run in runs.filter_map(home) {
+                run.init.kill();
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Machine for Here {
+    async fn open(&self) -> Arc<dyn Platform> {
+        Arc::new(self.local().await)
+    }
+
+    fn leftovers(&self, id: ContainerId) -> Vec<String> {
+        let home = self.folder.path().canonicalize().expect("a folder").join("containers").join(id.as_str());
+        let home = home.to_str().expect("text").to_owned();
+        let mut left: Vec<String> = processes(&home, id).into_iter().map(|pid| format!("process {pid}")).collect();
+        let named = |dir: &Path| dir.file_name().is_some_and(|name| name.to_string_lossy().contains(id.as_str()));
+        let links = std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten().map(|entry| entry.path());
+        left.extend(links.filter(|path| named(path)).map(|path| path.display().to_string()));
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+        left.extend(mounts.lines().filter(|mount| mount.contains(id.as_str())).map(str::to_owned));
+        let controllers = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
+        let installations = controllers.chain([Path::new("/sys/fs/cgroup").to_owned()]).filter_map(|dir| {
+            let entries = std::fs::read_dir(dir).ok()?;
+            Some(entries.flatten().map(|entry| entry.path().join(id.as_str())).filter(|dir| dir.exists()))
+        });
+        left.extend(installations.flatten().map(|dir| dir.display().to_string()));
+        left
+    }
+
+    fn kill_main(&self) -> &'static str {
+        "for p in /proc/[0-9]*; do \
+           tr '\\0' '\\n' 2>/dev/null < $p/environ | grep -qx EDD_CONTAINER_ROLE=page \
+           && tr '\\0' '\\n' 2>/dev/null < $p/environ | grep -qx EDD_CONTAINER_ID=$EDD_CONTAINER_ID \
+           && kill -9 ${p#/proc/}; \
+         done; true"
+    }
+}
+
+/// Processes that were started for a container, by their environment.
+fn processes(home: &str, id: ContainerId) -> Vec<String> {
+    let marks = [format!(":{home}"), format!("EDD_CONTAINER_ID={id}")];
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let of_it = all.filter(|entry| {
+        let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| {
+            let variable = String::from_utf8_lossy(variable);
+            marks.iter().any(|mark| variable.ends_with(mark.as_str()))
+        })
+    });
+    of_it.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+mod root {
+    use super::{Here, Tier, conformance};
+    conformance::suite!(Here::on(Tier::Root));
+}
+
+mod user {
+    use super::{Here, Tier, conformance};
+    conformance::suite!(Here::on(Tier::User));
+}
+
+mod plain {
+    use super::{Here, Tier, conformance};
+    conformance::suite!(Here::on(Tier::Plain));
 }
