@@ -193,7 +193,7 @@ async fn with_database(
     };
     let Some(database) = found else { return };
     let publisher = crate::follower::GATEWAY.publisher(&plane);
-    let who = (database.clone(), publisher.clone(), plane.clock);
+    let who = (database.clone(), publisher.clone(), plane.clock.clone());
     let rules = RuleFeed::new(database.clone());
     let known = rules.rules();
     tokio::join!(
