@@ -10,10 +10,11 @@ use edd_control::compute::service::Service;
 use edd_events::compute_cache::{containers, ingress_requests, ssh_keys};
 use edd_events::database::Database;
 use edd_events::projection::Owner;
+use edd_events::publisher::Cause;
 use edd_gateway::containers::activity::Reporter;
 use edd_gateway::containers::keeper::{Keeper, KeeperError, Nobody};
 use edd_gateway::containers::{Config, Containers, Feed, LastKnown, Timing, announce_refreshes};
-use edd_gateway::ingress::{PortRange, RuleFeed};
+use edd_gateway::ingress::RuleFeed;
 use edd_gateway::live::LedgerReader;
 use edd_gateway::table::containers::Zone;
 use edd_proto::ContainerId;
@@ -26,13 +27,16 @@ use crate::compute::ComputeRole;
 use crate::databases::Location;
 use crate::exit::Failure;
 use crate::plane::Plane;
-use crate::ports::{self, OpenPorts};
 use crate::remote::RemoteCompute;
 use crate::secret::Secret;
+use crate::serving::{self, Wishes};
 use crate::settings::{GatewayArgs, Parts};
 
 /// Longest wait for the database to tell all of its containers before what was last known serves.
 const FIRST_LOAD: Duration = Duration::from_secs(10);
+
+/// Longest wait for what has begun when the gateway stops.
+const LONGEST_STOP: Duration = Duration::from_secs(10);
 
 /// Compute, as a gateway sees it: in this process, or over HTTP.
 #[derive(Clone, Debug)]
@@ -77,7 +81,7 @@ struct InProcess(Service);
 #[async_trait]
 impl Keeper for InProcess {
     async fn wake(&self, id: ContainerId) -> Result<(), KeeperError> {
-        self.0.wake(id).await.map_err(|error| match error {
+        self.0.wake(id, &Cause::default()).await.map_err(|error| match error {
             ComputeError::NotFound(_) | ComputeError::Conflict(_) => KeeperError::Refused(error.to_string()),
             error => KeeperError::Unavailable(error.to_string()),
         })
@@ -104,8 +108,7 @@ pub struct Fleet {
     keeper: Arc<dyn Keeper>,
     plane: Plane,
     database: watch::Sender<Option<Database>>,
-    ports: watch::Receiver<Option<OpenPorts>>,
-    port_range: PortRange,
+    wishes: Wishes,
     has_owner: bool,
     /// Where the last known containers are kept when the database is not on this machine.
     file: Option<LastKnown>,
@@ -148,8 +151,12 @@ impl Fleet {
         };
         let (keeper, plane) = (compute.keeper.clone(), plane.clone());
         let (database, has_owner) = (watch::Sender::new(None), compute.owners.is_some());
-        let (ports, port_range) = (parts.ports.subscribe(), args.ports.dynamic_ports.clone());
-        Ok(Self { containers, ledger, keeper, plane, database, ports, port_range, has_owner, file })
+        let wishes = Wishes {
+            serving: parts.serving.subscribe(),
+            port_range: args.ports.dynamic_ports.clone(),
+            static_routes: parts.static_routes.clone(),
+        };
+        Ok(Self { containers, ledger, keeper, plane, database, wishes, has_owner, file })
     }
 
     /// Where to put the database once it is there.
@@ -159,7 +166,7 @@ impl Fleet {
 
     /// Publishes what was last known, and keeps it up from then on.
     pub async fn start(self) -> RunningFleet {
-        let Self { containers, ledger, keeper, plane, database, ports, port_range, has_owner, file } = self;
+        let Self { containers, ledger, keeper, plane, database, wishes, has_owner, file } = self;
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
         let mut feed = Feed::new(containers.clone(), plane.bus.clone(), database.subscribe(), has_owner);
         if tokio::time::timeout(FIRST_LOAD, feed.prepare(file.as_ref())).await.is_err() {
@@ -171,8 +178,7 @@ impl Fleet {
         }
         let reporter = Reporter::new(ledger, containers.clone(), keeper, database.subscribe(), plane.clock.clone());
         tasks.spawn(reporter.run(stop.clone()));
-        let decisions = (ports, port_range);
-        tasks.spawn(with_database(containers, plane, database.subscribe(), decisions, stop.clone()));
+        tasks.spawn(with_database(containers, plane, database.subscribe(), wishes, stop.clone()));
         RunningFleet { tasks, stop }
     }
 }
@@ -182,7 +188,7 @@ async fn with_database(
     containers: Containers,
     plane: Plane,
     mut database: watch::Receiver<Option<Database>>,
-    (open_ports, port_range): (watch::Receiver<Option<OpenPorts>>, PortRange),
+    wishes: Wishes,
     stop: CancellationToken,
 ) {
     let found = tokio::select! {
@@ -191,13 +197,13 @@ async fn with_database(
     };
     let Some(database) = found else { return };
     let publisher = crate::follower::GATEWAY.publisher(&plane);
-    let who = (database.clone(), publisher.clone(), plane.clock);
+    let who = (database.clone(), publisher.clone(), plane.clock.clone());
     let rules = RuleFeed::new(database.clone());
     let known = rules.rules();
     tokio::join!(
         rules.run(stop.clone()),
         containers.clone().follow_ports(known, stop.clone()),
-        ports::decide(who, port_range, open_ports, stop.clone()),
+        serving::run(wishes, who, stop.clone()),
         announce_refreshes(containers.router().clone(), database, publisher, stop),
     );
 }
@@ -206,6 +212,9 @@ impl RunningFleet {
     /// Ends: what was counted is written, what is known is saved.
     pub async fn stop(mut self) {
         self.stop.cancel();
-        while self.tasks.join_next().await.is_some() {}
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(LONGEST_STOP, ended).await.is_err() {
+            tracing::warn!("what the containers were served with may not have been written down");
+        }
     }
 }
