@@ -10,6 +10,7 @@ use edd_control::compute::service::Service;
 use edd_events::compute_cache::{containers, ingress_requests, ssh_keys};
 use edd_events::database::Database;
 use edd_events::projection::Owner;
+use edd_events::publisher::Cause;
 use edd_gateway::containers::activity::Reporter;
 use edd_gateway::containers::keeper::{Keeper, KeeperError, Nobody};
 use edd_gateway::containers::{Config, Containers, Feed, LastKnown, Timing, announce_refreshes};
@@ -80,7 +81,7 @@ struct InProcess(Service);
 #[async_trait]
 impl Keeper for InProcess {
     async fn wake(&self, id: ContainerId) -> Result<(), KeeperError> {
-        self.0.wake(id).await.map_err(|error| match error {
+        self.0.wake(id, &Cause::default()).await.map_err(|error| match error {
             ComputeError::NotFound(_) | ComputeError::Conflict(_) => KeeperError::Refused(error.to_string()),
             error => KeeperError::Unavailable(error.to_string()),
         })

@@ -87,11 +87,16 @@ pub(super) struct Knowledge {
     pub deleted_users: Vec<UserId>,
 }
 
-/// Whose streams end, and how soon.
+/// What a change means for what goes on with a container.
 pub(super) enum Ending {
     AtOnce(Arc<Life>),
     AfterDrain(Arc<Life>),
+    /// It was put to sleep. Whoever is still at it came just before, waits for an answer, and wakes it.
+    InSleep(Arc<Life>),
 }
+
+/// How long a request may take from its look at the routes until its container is known to be in use.
+const VISIT_GRACE: Duration = Duration::from_millis(50);
 
 impl Containers {
     /// No containers yet. The reader is for [`activity::Reporter`](super::activity::Reporter).
@@ -274,6 +279,15 @@ impl Containers {
                     tokio::spawn(async move {
                         tokio::time::sleep(drain).await;
                         life.retired().cancel();
+                    });
+                }
+                Ending::InSleep(life) => {
+                    let wakes = self.0.wakes.clone();
+                    tokio::spawn(async move {
+                        tokio::time::sleep(VISIT_GRACE).await;
+                        if life.is_in_use() {
+                            wakes.wake(life.container(), Duration::ZERO).await;
+                        }
                     });
                 }
             }

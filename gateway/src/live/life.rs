@@ -7,8 +7,9 @@ use edd_proto::{ContainerId, UserId};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// Begins when a container runs at an address, ends when it no longer does. Every route to the container shares it,
-/// whichever of its ports they lead to, and an update that changes neither keeps it.
+/// Begins when a container runs at an address, ends when it no longer does; sleep at the same address is a part of it.
+/// Every route to the container shares it, whichever of its ports they lead to, and an update that changes neither keeps
+/// it.
 #[derive(Debug)]
 pub struct Life {
     container: ContainerId,
@@ -65,6 +66,11 @@ impl Life {
 
     pub fn owner(&self) -> UserId {
         self.owner
+    }
+
+    /// Whether a request or a stream of it goes on.
+    pub fn is_in_use(&self) -> bool {
+        self.visits.load(Ordering::SeqCst) > 0
     }
 
     /// Cancelled when what goes on with the container has to end.

@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 use super::scene::{Scene, id, record};
 use crate::containers::keeper::KeeperError;
 use crate::containers::wake::MAX_HELD_PER_CONTAINER;
-use crate::containers::{Timing, Woken};
+use crate::containers::{Record, Timing, Woken};
 use crate::live::Status;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -105,4 +105,27 @@ async fn a_container_that_never_becomes_ready_is_given_up() {
     // The next request tries again.
     let _next = requests(&scene, 1);
     scene.script.was_asked(2).await;
+}
+
+/// A request that was on its way when its container was put to sleep must not wait for somebody else to come.
+#[tokio::test]
+async fn whoever_is_in_a_container_that_falls_asleep_wakes_it() {
+    let scene = Scene::with(quick(), Duration::ZERO);
+    let running = |number| record(number, 1, Status::Running, 80);
+    (1..=2).for_each(|number| assert_eq!(scene.hear(running(number)), 1));
+    let (used, idle) = (scene.live(1).unwrap(), scene.live(2).unwrap());
+    let visit = used.backend().expect("a container").visit();
+    // The one that nobody uses first: were it woken as well, it would be asked for first.
+    for number in [2, 1] {
+        scene.hear(record(number, 2, Status::Hibernated, 80));
+    }
+    scene.script.was_asked(1).await;
+    assert_eq!(scene.script.woken(), [id(1)]);
+    scene.hear(record(1, 3, Status::Running, 80));
+    assert!(!used.retired().is_cancelled() && !idle.retired().is_cancelled(), "it slept, and lives");
+    drop(visit);
+    scene.hear(record(1, 4, Status::Hibernated, 80));
+    scene.hear(Record { address: None, ..record(1, 5, Status::Hibernated, 80) });
+    let ended = used.retired().cancelled();
+    tokio::time::timeout(Duration::from_secs(20), ended).await.expect("whoever is stopped in their sleep is gone");
 }
