@@ -106,7 +106,7 @@ fn decide(bencher: Bencher) {
     let metrics = Arc::new(Metrics::new().expect("fresh metrics"));
     let upstreams = Upstreams::new(HashMap::new(), Arc::clone(&metrics));
     let live = LiveRoute::new((*route(0)).clone(), None, &upstreams, &metrics).expect("a route that can go live");
-    let snapshot = Snapshot { table: RouteTable::build([Arc::new(live)]), revision: 1 };
+    let snapshot = Snapshot { table: RouteTable::build([Arc::new(live)]), revision: 1, ..Snapshot::default() };
     let (host, ip) = (host(0), std::net::IpAddr::from([127, 0, 0, 1]));
     let value = http::HeaderValue::from_str(&host).expect("a valid value");
     let headers = http::HeaderMap::from_iter([(http::header::HOST, value)]);

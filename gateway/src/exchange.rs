@@ -4,14 +4,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use edd_proto::{ContainerId, UserId};
 use http::{Method, StatusCode, Version};
 use serde::Serialize;
 
-use crate::live::LiveRoute;
+use crate::live::{Backend, Hop, LiveRoute};
 use crate::metrics::Listener;
 use crate::reason::Reason;
-use crate::route::Authority;
-use crate::upstream::Upstream;
 
 /// Names a request across logs, error pages and upstreams.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +63,7 @@ pub struct Exchange {
     /// Revision of the table that decided.
     pub revision: u64,
     pub route: Option<Arc<LiveRoute>>,
-    pub upstream: Option<Arc<Upstream>>,
+    pub upstream: Option<Hop>,
     /// Until the upstream's answer began, in seconds.
     pub upstream_seconds: Option<f64>,
     pub status: Option<StatusCode>,
@@ -104,6 +103,7 @@ impl Exchange {
 
     /// The access line.
     pub fn line<'a>(&'a self, ts: &'a str) -> AccessLine<'a> {
+        let backend = self.route.as_ref().and_then(|live| live.backend());
         AccessLine {
             ts,
             level: if self.reason.is_some_and(|r| r.status().is_server_error()) { "WARN" } else { "INFO" },
@@ -126,8 +126,10 @@ impl Exchange {
             duration_ms: millis(self.started.elapsed().as_secs_f64()),
             upstream_ms: self.upstream_seconds.map(millis),
             route: self.route_label(),
+            container: backend.map(Backend::container),
+            user: backend.map(Backend::owner),
             revision: self.revision,
-            upstream: self.upstream.as_ref().map(|upstream| upstream.authority()),
+            upstream: self.upstream.as_ref(),
             reason: self.reason,
             tls_version: self.tls_version,
         }
@@ -161,9 +163,14 @@ pub struct AccessLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream_ms: Option<f64>,
     pub route: &'a str,
+    /// The container that the route leads to, and its owner.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<ContainerId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<UserId>,
     pub revision: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub upstream: Option<&'a Authority>,
+    pub upstream: Option<&'a Hop>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -30,7 +30,7 @@ use crate::proxy::http1::{HeadLimits, Server};
 use crate::proxy::{context::Engine, engine::Proxy};
 use crate::publish::{PublishError, Publisher};
 use crate::reloader::Reloader;
-use crate::route::{Authority, Route};
+use crate::route::{Authority, Route, Source};
 use crate::router::Router;
 use crate::sources::LoadError;
 use crate::upstream::Upstreams;
@@ -147,20 +147,11 @@ impl Gateway {
         let upstreams = Upstreams::new(config.builtin_targets, Arc::clone(&metrics));
         let health = config.health;
         let router = Router::default();
-        let publisher = Publisher {
-            router: router.clone(),
-            upstreams: upstreams.clone(),
-            metrics: Arc::clone(&metrics),
-            certs: certs.clone(),
-            route_drain: config.drain_timeout,
-        };
-        let reloader = Arc::new(Reloader::new(
-            config.routes_file,
-            config.builtin_routes,
-            publisher,
-            health.clone(),
-            Arc::clone(&metrics),
-        ));
+        let (drain_time, counts) = (config.drain_timeout, Arc::clone(&metrics));
+        let publisher = Publisher::new(router.clone(), upstreams.clone(), counts, certs.clone(), drain_time);
+        publisher.publish(Source::Builtin, config.builtin_routes).await?;
+        let reloader = Reloader::new(config.routes_file, publisher, health.clone(), Arc::clone(&metrics));
+        let reloader = Arc::new(reloader);
         let text = reloader.first_load().await?;
 
         let socket_path = handover::socket_path(&config.data_dir);

@@ -1,8 +1,10 @@
 //! From routes to the published table: what can be resolved is resolved here, once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::Mutex;
 
 use crate::certs::{CertStore, CertsConfig, CertsError};
 use crate::live::{LiveError, LiveRoute};
@@ -46,21 +48,66 @@ fn client_auth(routes: &[Route]) -> HashMap<HostPattern, Option<ClientAuth>> {
     hosts
 }
 
-/// Puts tables together and publishes them.
+/// The routes of each source, in the order in which they win.
+type Layers = BTreeMap<Source, Vec<Route>>;
+
+/// All of `layers`. A route is known by its id, because metrics, streams and pools of two would be one: the first
+/// source that has it wins.
+fn merge(layers: &Layers) -> Vec<Route> {
+    let mut taken: HashSet<RouteId> = HashSet::new();
+    let mut merged = Vec::with_capacity(layers.values().map(Vec::len).sum());
+    for routes in layers.values() {
+        merged.extend(routes.iter().filter(|route| !taken.contains(&route.id)).cloned());
+        taken.extend(routes.iter().map(|route| route.id.clone()));
+    }
+    merged
+}
+
+/// Puts the table of static routes together, layer by layer, and publishes it. Containers are none of its business.
 #[derive(Clone)]
 pub struct Publisher {
-    pub router: Router,
-    pub upstreams: Upstreams,
-    pub metrics: Arc<Metrics>,
-    pub certs: CertStore,
+    router: Router,
+    upstreams: Upstreams,
+    metrics: Arc<Metrics>,
+    certs: CertStore,
     /// What the streams of a removed route have to come to an end.
-    pub route_drain: Duration,
+    route_drain: Duration,
+    /// Held while a table is made of them.
+    layers: Arc<Mutex<Layers>>,
 }
 
 impl Publisher {
-    /// Replaces the table with `routes`. Streams of routes that stay, or still lead to the same
-    /// targets, live on; the others are drained.
-    pub async fn publish(&self, routes: Vec<Route>) -> Result<u64, PublishError> {
+    /// `route_drain` is what the streams of a removed route have to come to an end.
+    pub fn new(
+        router: Router,
+        upstreams: Upstreams,
+        metrics: Arc<Metrics>,
+        certs: CertStore,
+        route_drain: Duration,
+    ) -> Self {
+        Self { router, upstreams, metrics, certs, route_drain, layers: Arc::default() }
+    }
+
+    /// Replaces the routes of `source` with `routes`, and none of the others'. Streams of routes that stay, or still
+    /// lead to the same targets, live on; the others are drained.
+    ///
+    /// # Errors
+    /// The routes cannot go live. All stays as it was.
+    pub async fn publish(&self, source: Source, routes: Vec<Route>) -> Result<u64, PublishError> {
+        let mut layers = self.layers.lock().await;
+        let before = layers.insert(source, routes);
+        let published = self.publish_all(merge(&layers)).await;
+        if published.is_err() {
+            match before {
+                Some(before) => layers.insert(source, before),
+                None => layers.remove(&source),
+            };
+        }
+        published
+    }
+
+    /// Replaces the table with `routes`.
+    async fn publish_all(&self, routes: Vec<Route>) -> Result<u64, PublishError> {
         let before: HashMap<RouteId, Arc<LiveRoute>> =
             self.router.snapshot().table.iter().map(|live| (live.route.id.clone(), Arc::clone(live))).collect();
         let client_auth = client_auth(&routes);
@@ -69,7 +116,7 @@ impl Publisher {
             route.client_auth = client_auth.get(&route.host).cloned().flatten();
             let previous = before.get(&route.id);
             live.push(match previous {
-                Some(same) if same.route == route => Arc::clone(same),
+                Some(same) if *same.route == route => Arc::clone(same),
                 _ => {
                     let previous = previous.map(Arc::as_ref);
                     Arc::new(LiveRoute::new(route, previous, &self.upstreams, &self.metrics)?)
@@ -86,9 +133,10 @@ impl Publisher {
         let kept: HashMap<RouteId, Arc<LiveRoute>> =
             live.iter().map(|live| (live.route.id.clone(), Arc::clone(live))).collect();
         // A token that lives on in the new table belongs to streams that do too.
-        let gone = |old: &Arc<LiveRoute>| kept.get(&old.route.id).is_none_or(|new| new.retired != old.retired);
+        let gone = |old: &Arc<LiveRoute>| kept.get(&old.route.id).is_none_or(|new| new.retired() != old.retired());
         let retired: Vec<Arc<LiveRoute>> = before.into_values().filter(gone).collect();
-        let revision = self.router.publish(Table::build(live));
+        let table = Table::build(live);
+        let revision = self.router.update(|snapshot| snapshot.table = table);
         self.metrics.set_routes(sources);
         self.retire(retired);
         Ok(revision)
@@ -101,7 +149,64 @@ impl Publisher {
         let after = self.route_drain;
         tokio::spawn(async move {
             tokio::time::sleep(after).await;
-            routes.iter().for_each(|old| old.retired.cancel());
+            routes.iter().for_each(|old| old.retired().cancel());
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certs::CertsConfig;
+    use crate::route::{Action, Authority, PathPrefix, Protocol, Target};
+
+    fn publisher() -> Publisher {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let upstreams = Upstreams::new(HashMap::new(), Arc::clone(&metrics));
+        let certs = CertStore::open(CertsConfig::default()).unwrap();
+        Publisher::new(Router::default(), upstreams, metrics, certs, Duration::ZERO)
+    }
+
+    fn route(source: Source, host: &str, port: u16) -> Route {
+        let authority = Authority::parse(&format!("127.0.0.1:{port}")).unwrap();
+        let action = Action::Proxy { targets: vec![Target { authority, weight: 1 }], protocol: Protocol::H1 };
+        Route::new(HostPattern::parse(host).unwrap(), PathPrefix::parse("/").unwrap(), action, source)
+    }
+
+    fn seen(publisher: &Publisher, host: &str) -> Option<(Source, String)> {
+        let snapshot = publisher.router.snapshot();
+        let live = snapshot.table.match_http(host, "/")?;
+        Some((live.route.source, live.route.describe_action()))
+    }
+
+    #[tokio::test]
+    async fn a_layer_replaces_itself_alone_and_the_file_wins() {
+        let publisher = publisher();
+        publisher
+            .publish(Source::Builtin, vec![route(Source::Builtin, "a", 1), route(Source::Builtin, "b", 1)])
+            .await
+            .unwrap();
+        publisher.publish(Source::Api, vec![route(Source::Api, "b", 2), route(Source::Api, "c", 2)]).await.unwrap();
+        publisher.publish(Source::File, vec![route(Source::File, "c", 3)]).await.unwrap();
+        let on = |source, port: u16| Some((source, format!("127.0.0.1:{port}")));
+        let all = |hosts: [&str; 3]| hosts.map(|host| seen(&publisher, host));
+        assert_eq!(all(["a", "b", "c"]), [on(Source::Builtin, 1), on(Source::Api, 2), on(Source::File, 3)]);
+        publisher.publish(Source::File, Vec::new()).await.unwrap();
+        assert_eq!(all(["a", "b", "c"]), [on(Source::Builtin, 1), on(Source::Api, 2), on(Source::Api, 2)]);
+        publisher.publish(Source::Api, Vec::new()).await.unwrap();
+        assert_eq!(all(["a", "b", "c"]), [on(Source::Builtin, 1), on(Source::Builtin, 1), None]);
+    }
+
+    #[tokio::test]
+    async fn a_layer_that_cannot_go_live_changes_nothing_also_later() {
+        let publisher = publisher();
+        publisher.publish(Source::File, vec![route(Source::File, "a", 1)]).await.unwrap();
+        let mut bad = route(Source::Api, "b", 2);
+        bad.client_auth = Some(ClientAuth { ca_file: "/nowhere/ca.pem".into(), required: true });
+        publisher.publish(Source::Api, vec![bad]).await.unwrap_err();
+        assert_eq!(publisher.router.snapshot().table.len(), 1);
+        publisher.publish(Source::File, vec![route(Source::File, "a", 3)]).await.unwrap();
+        assert_eq!(seen(&publisher, "a").unwrap().1, "127.0.0.1:3");
+        assert_eq!(seen(&publisher, "b"), None);
     }
 }

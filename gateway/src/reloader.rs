@@ -1,6 +1,5 @@
 //! The routes file on its way into the table: read at the start, when it changes and when asked.
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +10,7 @@ use crate::gateway::StartError;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::publish::{PublishError, Publisher};
-use crate::route::{Route, RouteId};
+use crate::route::{Route, Source};
 use crate::sources::file::{self, LoadError};
 use crate::sources::watch::RoutesWatcher;
 
@@ -21,8 +20,6 @@ const POLL_INTERVAL: Duration = Duration::from_secs(10);
 /// Loads the routes file into the table, at the start and whenever it changes.
 pub struct Reloader {
     path: PathBuf,
-    /// Routes that are there without the file. It wins over them, route by route.
-    builtin: Vec<Route>,
     publisher: Publisher,
     health: Health,
     metrics: Arc<Metrics>,
@@ -30,14 +27,8 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    pub fn new(
-        path: PathBuf,
-        builtin: Vec<Route>,
-        publisher: Publisher,
-        health: Health,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        Self { path, builtin, publisher, health, metrics, asked: Notify::new() }
+    pub fn new(path: PathBuf, publisher: Publisher, health: Health, metrics: Arc<Metrics>) -> Self {
+        Self { path, publisher, health, metrics, asked: Notify::new() }
     }
 
     /// Publishes what the file says, and returns it.
@@ -116,12 +107,9 @@ impl Reloader {
         self.health.routes_rejected(error);
     }
 
-    async fn publish(&self, mut routes: Vec<Route>) -> Result<(), PublishError> {
+    async fn publish(&self, routes: Vec<Route>) -> Result<(), PublishError> {
         let count = routes.len();
-        // A route is known by its id: metrics, streams and pools of the two would be one.
-        let taken: HashSet<RouteId> = routes.iter().map(|route| route.id.clone()).collect();
-        routes.extend(self.builtin.iter().filter(|route| !taken.contains(&route.id)).cloned());
-        let revision = self.publisher.publish(routes).await?;
+        let revision = self.publisher.publish(Source::File, routes).await?;
         self.metrics.reloads.with_label_values(&["success"]).inc();
         self.metrics.reload_successful.set(1);
         self.health.routes_loaded(&self.origin(), revision, count);

@@ -42,15 +42,21 @@ impl fmt::Display for RouteId {
 pub enum Source {
     /// The operator's routes.yaml.
     File,
+    /// The gateway's API, and so its database.
+    Api,
     /// Built into `edd up`.
     Builtin,
+    /// The containers, as compute tells of them.
+    Compute,
 }
 
 impl Source {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::File => "file",
+            Self::Api => "api",
             Self::Builtin => "builtin",
+            Self::Compute => "compute",
         }
     }
 }

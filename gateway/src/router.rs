@@ -1,20 +1,27 @@
-//! The published table: one writer swaps it, every request reads one snapshot.
+//! What is published: one writer at a time changes it, every request reads one snapshot.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
 use crate::live::LiveRoute;
 use crate::table::RouteTable;
+use crate::table::containers::ContainerTable;
+use crate::table::ports::PortTable;
 
-/// The table that the data plane matches against.
+/// The table of static routes that the data plane matches against.
 pub type Table = RouteTable<LiveRoute>;
 
-/// One published table.
-#[derive(Debug, Default)]
+/// What is published at one time. A copy shares all that it does not change.
+#[derive(Clone, Debug, Default)]
 pub struct Snapshot {
+    /// Routes by host and path: the file's, those by API, those that are built in.
     pub table: Table,
+    /// The containers' hosts.
+    pub containers: ContainerTable<LiveRoute>,
+    /// The containers' ports.
+    pub ports: PortTable<LiveRoute>,
     /// Grows by one with each publication.
     pub revision: u64,
 }
@@ -23,12 +30,13 @@ pub struct Snapshot {
 #[derive(Clone, Debug)]
 pub struct Router {
     current: Arc<ArcSwap<Snapshot>>,
+    writing: Arc<Mutex<()>>,
     revisions: watch::Sender<u64>,
 }
 
 impl Default for Router {
     fn default() -> Self {
-        Self { current: Arc::default(), revisions: watch::channel(0).0 }
+        Self { current: Arc::default(), writing: Arc::default(), revisions: watch::channel(0).0 }
     }
 }
 
@@ -38,15 +46,17 @@ impl Router {
         self.current.load()
     }
 
-    /// Makes `table` current and returns its revision.
-    pub fn publish(&self, table: Table) -> u64 {
-        let mut revision = 0;
-        // Serialised by the watch channel's lock; readers never see it.
-        self.revisions.send_modify(|current| {
-            *current += 1;
-            revision = *current;
-            self.current.store(Arc::new(Snapshot { table, revision }));
-        });
+    /// Publishes what `change` makes of the current snapshot, and returns its revision. Others who want to change it
+    /// wait meanwhile, and readers do not: `change` may take its time but must not call this.
+    pub fn update(&self, change: impl FnOnce(&mut Snapshot)) -> u64 {
+        let writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = Snapshot::clone(&self.current.load());
+        change(&mut next);
+        next.revision += 1;
+        let revision = next.revision;
+        self.current.store(Arc::new(next));
+        self.revisions.send_replace(revision);
+        drop(writing);
         revision
     }
 

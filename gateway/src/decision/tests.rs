@@ -24,7 +24,7 @@ fn snapshot(routes: Vec<Route>) -> Snapshot {
     let metrics = Arc::new(Metrics::new().unwrap());
     let upstreams = Upstreams::new(HashMap::new(), Arc::clone(&metrics));
     let live = routes.into_iter().map(|route| Arc::new(LiveRoute::new(route, None, &upstreams, &metrics).unwrap()));
-    Snapshot { table: RouteTable::build(live), revision: 7 }
+    Snapshot { table: RouteTable::build(live), revision: 7, ..Snapshot::default() }
 }
 
 /// A request as a test writes it.

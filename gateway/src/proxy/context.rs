@@ -1,7 +1,7 @@
 //! One request inside the engine, from its head to its record.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::header;
 use pingora_http::RequestHeader;
@@ -11,12 +11,13 @@ use crate::access_log::AccessLog;
 use crate::decision::{Answer, BodyLength, Forward, RequestHead};
 use crate::drain::Drain;
 use crate::exchange::Exchange;
+use crate::live::{Hop, Usage, Visit};
 use crate::metrics::{Listener, Metrics};
 use crate::proxy::scope::Scope;
 use crate::reason::Reason;
 use crate::route_metrics::RouteMetrics;
 use crate::router::Router;
-use crate::upstream::{Upstream, Upstreams};
+use crate::upstream::Upstreams;
 
 /// What every request needs.
 #[derive(Debug)]
@@ -60,8 +61,12 @@ pub struct Context {
     pub refusal: Option<Answer>,
     pub tried: u64,
     pub connect_attempts: u32,
-    pub upstream: Option<Arc<Upstream>>,
+    pub hop: Option<Hop>,
     pub upstream_since: Option<Instant>,
+    /// Counts for the container that is being asked.
+    pub visit: Option<Visit>,
+    /// How long the request was held until its container was awake.
+    pub held: Option<Duration>,
 }
 
 impl Context {
@@ -82,8 +87,10 @@ impl Context {
             refusal: None,
             tried: 0,
             connect_attempts: 0,
-            upstream: None,
+            hop: None,
             upstream_since: None,
+            visit: None,
+            held: None,
         }
     }
 
@@ -100,6 +107,10 @@ impl Drop for Context {
     fn drop(&mut self) {
         if let Some(reason) = self.scope.as_ref().and_then(|scope| scope.ended()) {
             self.note_failure(reason);
+        }
+        if let Some(visit) = self.visit.take() {
+            let Exchange { bytes_in, bytes_out, .. } = self.exchange;
+            visit.count(Usage { requests: 1, bytes_in, bytes_out });
         }
         self.engine.metrics.in_flight.get(self.exchange.listener).dec();
         self.engine.record(&self.exchange);

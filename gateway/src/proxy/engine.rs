@@ -14,7 +14,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use crate::decision::{self, Answer, Decision, HeaderOp, HeaderOps, Peer};
-use crate::live::{CLIENT_PAUSE, Shape};
+use crate::live::{Backend, CLIENT_PAUSE, Hop, Shape};
 use crate::policy::forwarding::X_REQUEST_ID;
 use crate::policy::{hop_by_hop, limits};
 use crate::proxy::context::{Context, Engine, h2_body, request_head};
@@ -82,6 +82,7 @@ impl ProxyHttp for Proxy {
         match decision {
             Decision::Forward(forward) => {
                 context.exchange.route = Some(Arc::clone(&forward.route));
+                context.visit = forward.route.backend().map(Backend::visit);
                 if forward.shape == Shape::Upload {
                     scope.upload_began(forward.route.route.timeouts.read);
                 }
@@ -134,28 +135,22 @@ impl ProxyHttp for Proxy {
         };
         let now_ms = self.0.upstreams.now_ms();
         let picked = context.forward.as_ref().and_then(|forward| {
-            let forwarding = forward.route.forward.as_ref()?;
-            let (index, upstream) = forwarding.rotation.pick(context.tried, now_ms)?;
-            Some((Arc::clone(&forward.route), forward.shape, index, Arc::clone(upstream)))
+            let hop = forward.route.pick(context.tried, now_ms)?;
+            Some((Arc::clone(&forward.route), forward.shape, hop))
         });
-        let Some((live, shape, index, upstream)) = picked else {
+        let Some((live, shape, hop)) = picked else {
             return refused(context, Reason::NoTarget, "every target of the route is out of rotation".into());
         };
-        context.exchange.upstream = Some(Arc::clone(&upstream));
-        let address = match upstream.address() {
+        context.exchange.upstream = Some(hop.clone());
+        let address = match hop.address() {
             Ok(address) => address,
-            Err(reason) => {
-                let host = upstream.authority().to_string();
-                return refused(context, reason, format!("{host} does not resolve").into());
-            }
+            Err(reason) => return refused(context, reason, format!("{hop} does not resolve").into()),
         };
-        context.tried |= 1 << index;
-        context.upstream = Some(upstream);
+        context.tried |= 1 << hop.index();
         context.upstream_since = Some(Instant::now());
-        match &live.forward {
-            Some(forwarding) => Ok(forwarding.peer(index, address, shape, &live.route)),
-            None => refused(context, Reason::Internal, "the route has no targets".into()),
-        }
+        let peer = live.peer(&hop, address, shape);
+        context.hop = Some(hop);
+        peer.map_or_else(|| refused(context, Reason::Internal, "the route has no targets".into()), Ok)
     }
 
     fn fail_to_connect(
@@ -166,13 +161,11 @@ impl ProxyHttp for Proxy {
         mut error: Box<Error>,
     ) -> Box<Error> {
         context.connect_attempts += 1;
-        if let Some(upstream) = &context.upstream {
+        if let Some(upstream) = context.hop.as_ref().and_then(Hop::upstream) {
             self.0.upstreams.connect_failed(upstream);
         }
-        let left = context
-            .live()
-            .and_then(|forward| forward.route.forward.as_ref())
-            .is_some_and(|forwarding| forwarding.rotation.pick(context.tried, self.0.upstreams.now_ms()).is_some());
+        let now_ms = self.0.upstreams.now_ms();
+        let left = context.live().is_some_and(|forward| forward.route.pick(context.tried, now_ms).is_some());
         // Nothing has been sent, so any request may go to another target.
         error.set_retry(left && context.connect_attempts < MAX_CONNECT_ATTEMPTS);
         error
@@ -187,7 +180,7 @@ impl ProxyHttp for Proxy {
         _digest: Option<&pingora_core::protocols::Digest>,
         context: &mut Context,
     ) -> pingora_error::Result<()> {
-        if let Some(upstream) = &context.upstream {
+        if let Some(upstream) = context.hop.as_ref().and_then(Hop::upstream) {
             upstream.connected();
         }
         // A pooled connection that turns out to be stale may be tried again at the same target.
@@ -316,8 +309,11 @@ impl ProxyHttp for Proxy {
         }
         session.set_keepalive(None);
         let answer = refusal.unwrap_or_else(|| {
-            let target = context.upstream.as_ref().map(|upstream| upstream.authority().to_string());
-            Answer::new(reason, target.map_or(Cow::Borrowed("no target was reached"), |t| format!("target {t}").into()))
+            let hop = context.hop.as_ref();
+            Answer::new(
+                reason,
+                hop.map_or(Cow::Borrowed("no target was reached"), |hop| format!("target {hop}").into()),
+            )
         });
         let status = answer.status.as_u16();
         match respond(session, context, answer).await {

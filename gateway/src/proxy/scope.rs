@@ -79,7 +79,7 @@ impl Scope {
 
     /// The head of the answer has passed.
     pub fn answer_began(&self, live: &LiveRoute) {
-        let stream = Stream { retired: live.retired.clone(), idle_timeout: live.route.timeouts.stream_idle };
+        let stream = Stream { retired: live.retired().clone(), idle_timeout: live.route.timeouts.stream_idle };
         // A second final head cannot come; if it did, the first one's watch is as good.
         let _ = self.stream.set(stream);
     }

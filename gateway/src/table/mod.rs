@@ -6,7 +6,9 @@
 //! The host is chosen first: exact name, then the longest wildcard suffix, then `*`. Within it the
 //! longest prefix wins. A host without a matching path does not fall through to a less specific one.
 
+pub mod containers;
 mod explain;
+pub mod ports;
 
 use std::borrow::{Borrow, Cow};
 use std::sync::Arc;
