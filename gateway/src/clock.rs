@@ -12,3 +12,12 @@ pub fn rfc3339_now() -> String {
     // Formatting to a String with these components cannot fail; an empty stamp beats a lost line.
     OffsetDateTime::now_utc().format(MILLISECONDS).unwrap_or_default()
 }
+
+const HTTP: &[BorrowedFormatItem<'_>] = format_description!(
+    "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
+);
+
+/// Now, as HTTP writes it (RFC 9110 §5.6.7).
+pub fn http_now() -> String {
+    OffsetDateTime::now_utc().format(HTTP).unwrap_or_default()
+}

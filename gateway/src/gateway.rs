@@ -23,6 +23,7 @@ use crate::admin::{self, Admin};
 use crate::certs::{CertStore, CertsConfig, CertsError};
 use crate::drain::Drain;
 use crate::health::Health;
+use crate::lane::Lane;
 use crate::listeners::handover::{self, HandoverError, Role, Sockets, Takeover};
 use crate::listeners::{self, Shared};
 use crate::metrics::{Listener, Metrics};
@@ -193,9 +194,11 @@ impl Gateway {
             threads: config.worker_threads,
             ..ServerConf::default()
         };
+        let lane = Lane::default();
         let server = Arc::new(Server {
             proxy: Arc::new(http_proxy(&Arc::new(engine_config), Proxy(Arc::clone(&engine)))),
             engine,
+            lane: lane.clone(),
             limits: config.limits,
             shutdown: drain.engine_signal(),
         });
@@ -217,6 +220,7 @@ impl Gateway {
         // What asks how the gateway is means the process that accepts.
         let admin = tokio::spawn(admin::serve(admin_listener, admin, accepting.clone()));
         tokio::spawn(background.clone().run_until_cancelled_owned(upstreams.run()));
+        tokio::spawn(background.clone().run_until_cancelled_owned(lane.sweep()));
         tokio::spawn(certs.watch(drain.engine_signal()));
         let watching = Arc::clone(&reloader).watch(text);
         tokio::spawn(background.clone().run_until_cancelled_owned(watching));

@@ -13,6 +13,7 @@ pub mod drain;
 pub mod exchange;
 pub mod gateway;
 pub mod health;
+pub mod lane;
 pub mod listeners;
 pub mod live;
 pub mod metrics;
