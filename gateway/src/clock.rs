@@ -13,9 +13,8 @@ pub fn rfc3339_now() -> String {
     OffsetDateTime::now_utc().format(MILLISECONDS).unwrap_or_default()
 }
 
-const HTTP: &[BorrowedFormatItem<'_>] = format_description!(
-    "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
-);
+const HTTP: &[BorrowedFormatItem<'_>] =
+    format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
 
 /// Now, as HTTP writes it (RFC 9110 §5.6.7).
 pub fn http_now() -> String {

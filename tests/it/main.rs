@@ -25,6 +25,7 @@ mod h2_abuse;
 mod harness;
 mod head_limits;
 mod heads;
+mod lane;
 mod layout;
 mod metrics;
 mod paths;

@@ -193,12 +193,7 @@ fn invalid(malformed: Malformed) -> Failure {
 }
 
 /// Receives more of the answer's head.
-async fn more(
-    block: &mut Block,
-    target: &Target,
-    timeouts: &Timeouts,
-    client: &mut Client<'_>,
-) -> Result<(), Failure> {
+async fn more(block: &mut Block, target: &Target, timeouts: &Timeouts, client: &mut Client<'_>) -> Result<(), Failure> {
     let closed = || Failure::new(Reason::UpstreamClosed, "the target closed the connection before it answered");
     let received = client.attend(timeouts.read, |_, context| {
         loop {

@@ -68,8 +68,7 @@ impl Pool {
         loop {
             tokio::time::sleep(SWEEP_INTERVAL).await;
             for shard in &self.shards {
-                let keys: Vec<(Key, usize)> =
-                    lock(shard).iter().map(|(key, waiting)| (*key, waiting.len())).collect();
+                let keys: Vec<(Key, usize)> = lock(shard).iter().map(|(key, waiting)| (*key, waiting.len())).collect();
                 for (key, length) in keys {
                     // One at a time, and looked at without the lock, which requests take.
                     (0..length).for_each(|_| self.turn(shard, &key));

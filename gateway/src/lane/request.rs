@@ -120,7 +120,8 @@ mod tests {
 
     #[test]
     fn what_is_plain_is_read() {
-        let request = read("GET /a%20b?c=d?e HTTP/1.1\r\nHost: a.test\r\nConnection: Keep-Alive\r\nX:\r\nx: \u{fc}").unwrap();
+        let request =
+            read("GET /a%20b?c=d?e HTTP/1.1\r\nHost: a.test\r\nConnection: Keep-Alive\r\nX:\r\nx: \u{fc}").unwrap();
         let head = request.for_decision();
         assert_eq!((head.path, head.query, head.authority), ("/a%20b", Some("c=d?e"), Some("a.test")));
         assert_eq!(head.headers.get_all("x").iter().count(), 2);

@@ -9,11 +9,11 @@ use rustix::io::Errno;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
+use crate::lane::Failure;
 use crate::lane::block::Block;
 use crate::lane::client::{Client, Interruption};
 use crate::lane::pipe::Pipe;
 use crate::lane::response::Body;
-use crate::lane::Failure;
 use crate::proxy::chunks::ChunkScanner;
 use crate::proxy::context::Context;
 use crate::proxy::engine::CLIENT_WRITE_TIMEOUT;
