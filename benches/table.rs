@@ -121,8 +121,15 @@ fn decide(bencher: Bencher) {
             http1: true,
             websocket: false,
         };
-        let peer =
-            Peer { listener: Listener::Http, ip, trusted: false, tls: None, https_port: 443, trusted_proxies: &[] };
+        let peer = Peer {
+            listener: Listener::Http,
+            dynamic_port: None,
+            ip,
+            trusted: false,
+            tls: None,
+            https_port: 443,
+            trusted_proxies: &[],
+        };
         let identity = decision::identify(&head, &peer, RequestId::generate());
         decision::decide(&head, &peer, &identity, &snapshot)
     });

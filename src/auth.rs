@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use axum::Router;
 use clap::{Args, ValueEnum};
-use edd_control::auth::config::{AuthConfig, FirstAdmin, Registration, ServiceKey};
+use edd_control::auth::config::{AuthConfig, FirstAdmin, Registration};
 use edd_control::auth::service::FirstPassword;
 use edd_control::auth::{Auth, SOURCE, store};
 use edd_control::cors::{self, Dashboard};
 use edd_control::request::{self, TrustedProxies};
+use edd_control::service_key::ServiceKey;
 use edd_events::publisher::Publisher;
 use edd_events::service::{Running, Service};
 use edd_gateway::route::HostName;

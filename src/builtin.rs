@@ -66,6 +66,12 @@ pub fn storage(domain: &HostName, service: &ServiceUrl) -> Result<Vec<Route>, Ro
     Ok(vec![service.route(&own, "/")?, service.route(domain, "/storage")?])
 }
 
+/// The compute service's routes: its own host, below which containers have theirs, and its path under the dashboard's.
+pub fn compute(domain: &HostName, service: &ServiceUrl) -> Result<Vec<Route>, RouteError> {
+    let own = HostName::parse(&format!("compute.{domain}"))?;
+    Ok(vec![service.route(&own, "/")?, service.route(domain, "/compute")?])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,5 +111,8 @@ mod tests {
         let routes = storage(&domain, &url).expect("routes");
         let ids: Vec<_> = routes.iter().map(|route| route.id.as_str()).collect();
         assert_eq!(ids, ["storage.cloud.localhost/", "cloud.localhost/storage"]);
+        let routes = compute(&domain, &url).expect("routes");
+        let ids: Vec<_> = routes.iter().map(|route| route.id.as_str()).collect();
+        assert_eq!(ids, ["compute.cloud.localhost/", "cloud.localhost/compute"]);
     }
 }

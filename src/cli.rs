@@ -10,14 +10,16 @@ use edd_gateway::route::HostName;
 
 use crate::auth::AuthArgs;
 use crate::builtin::ServiceUrl;
+use crate::compute::ComputeArgs;
 use crate::config_file::ConfigFile;
+use crate::container_init;
 use crate::databases::{DatabaseArgs, DatabaseUrls, ServiceName};
 use crate::dlq::LetterState;
 use crate::events::{self, EventStatus};
 use crate::exit::Failure;
 use crate::logging;
 use crate::plane::PlaneArgs;
-use crate::settings::{GatewayArgs, Networks, parse_networks, parse_seconds};
+use crate::settings::{GatewayArgs, Networks, PortsArgs, parse_networks, parse_seconds};
 
 /// One command that is the whole edge of a small container cloud.
 #[derive(Debug, Parser)]
@@ -42,6 +44,9 @@ pub enum Command {
     /// Check, explain, list and compare routes.
     #[command(subcommand)]
     Routes(RoutesCommand),
+    /// Look at the ports of containers.
+    #[command(subcommand)]
+    Ports(PortsCommand),
     /// Look at the certificates, and trust the local CA.
     #[command(subcommand)]
     Certs(CertsCommand),
@@ -62,6 +67,9 @@ pub enum Command {
         #[arg(long)]
         dir: Option<PathBuf>,
     },
+    /// What edd runs beside and within each container of its own.
+    #[command(name = container_init::VERB, hide = true)]
+    ContainerInit,
 }
 
 #[derive(Debug, Args)]
@@ -93,6 +101,10 @@ pub struct GatewayRunArgs {
     /// URL of the file share, which the gateway's routes for it lead to.
     #[arg(long, value_name = "URL", env = "SFS_SERVICE_URL", value_parser = ServiceUrl::parse)]
     pub sfs_service_url: Option<ServiceUrl>,
+    /// URL of the compute service: what containers, keys and ports are asked of, and what the gateway's routes for it
+    /// lead to.
+    #[arg(long, value_name = "URL", env = "COMPUTE_SERVICE_URL", value_parser = ServiceUrl::parse)]
+    pub compute_service_url: Option<ServiceUrl>,
 }
 
 /// Where the auth service is, for the other roles.
@@ -120,8 +132,12 @@ pub enum ControlCommand {
         #[command(flatten)]
         control: ControlArgs,
     },
-    /// Containers; today its copy of the users.
+    /// Containers: what tenants want, and the platform that runs them.
     Compute {
+        #[command(flatten)]
+        compute: ComputeArgs,
+        #[command(flatten)]
+        ports: PortsArgs,
         #[command(flatten)]
         owner: OwnerArgs,
         #[command(flatten)]
@@ -171,6 +187,8 @@ pub struct UpArgs {
     pub run: RunArgs,
     #[command(flatten)]
     pub auth: AuthArgs,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
     /// Listen on all addresses, not on this machine's own alone.
     #[arg(long)]
     pub public: bool,
@@ -224,6 +242,17 @@ pub enum RoutesCommand {
     },
     /// Print the JSON Schema of routes.yaml, for editors.
     Schema,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PortsCommand {
+    /// List the ports that lead to containers: protocol, container, and whether the machine gives them.
+    List {
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Where certificates are kept.

@@ -14,12 +14,13 @@ use tokio_util::sync::CancellationToken;
 use crate::api_listener::ApiListener;
 use crate::auth::{AuthArgs, AuthRole};
 use crate::cli::{ControlArgs, ControlCommand, OwnerArgs};
+use crate::compute::{ComputeArgs, ComputeRole, Surroundings};
 use crate::databases::ServiceName;
 use crate::exit::{Code, Failure, Outcome};
-use crate::follower::{self, Place};
+use crate::follower::Place;
 use crate::plane::Plane;
 use crate::service_admin::{self, ServiceAdmin};
-use crate::settings::worker_threads;
+use crate::settings::{PortsArgs, worker_threads};
 use crate::sfs::SfsRole;
 use crate::{gateway, logging};
 
@@ -27,7 +28,9 @@ pub fn run(command: ControlCommand) -> Outcome {
     match command {
         ControlCommand::Auth { auth, control } => start(&control, async || auth_alone(&auth, &control).await),
         ControlCommand::Sfs { owner, control } => start(&control, async || sfs_alone(&owner, &control).await),
-        ControlCommand::Compute { owner, control } => start(&control, async || compute_alone(&owner, &control).await),
+        ControlCommand::Compute { compute, ports, owner, control } => {
+            start(&control, async || compute_alone(&compute, &ports, &owner, &control).await)
+        }
     }
 }
 
@@ -78,15 +81,16 @@ async fn sfs_alone(owner: &OwnerArgs, args: &ControlArgs) -> Outcome {
     Ok(Code::Ok)
 }
 
-/// Without an API so far, and so without anybody who would ask its verifier.
-async fn compute_alone(owner: &OwnerArgs, args: &ControlArgs) -> Outcome {
+async fn compute_alone(compute: &ComputeArgs, ports: &PortsArgs, owner: &OwnerArgs, args: &ControlArgs) -> Outcome {
     let (plane, registry) = (plane(args, "compute").await?, Registry::new());
     let (auth, location) = (owner.auth(&plane)?, args.databases.only(ServiceName::Compute, &args.data_dir)?);
     let keys_dir = Some(args.data_dir.as_path());
     let place = Place { plane: &plane, location: &location, auth: &auth, registry: &registry, keys_dir };
-    let (follower, _verifier) = follower::COMPUTE.start_verifying(place).await?;
-    wait(args, None, registry, follower.report.clone(), &CancellationToken::new()).await?;
-    follower.running.stop().await;
+    let around = Surroundings { domain: &args.base_domain, ports: ports.dynamic_ports.bounds() };
+    let role = ComputeRole::start(compute, place, &args.data_dir, around).await?;
+    let serve = |listener, trusted, stop| role.serve(listener, trusted, stop, args.drain_seconds);
+    serve_api(args, registry, role.report.clone(), serve).await?;
+    role.stop().await;
     Ok(Code::Ok)
 }
 

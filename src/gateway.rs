@@ -6,16 +6,20 @@ use std::path::Path;
 use std::pin::pin;
 use std::time::Duration;
 
+use edd_events::database::Database;
 use edd_gateway::gateway::{Addresses, Gateway, StartError, Stop};
 use edd_gateway::health::Health;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::builtin;
 use crate::cli::{GatewayRunArgs, RunArgs};
 use crate::databases::ServiceName;
 use crate::exit::{Code, Failure, Outcome};
+use crate::fleet::{Compute, Fleet};
 use crate::follower::{self, Place};
+use crate::ports::OpenPorts;
 use crate::settings::Parts;
 use crate::{logging, settings};
 
@@ -30,13 +34,16 @@ pub fn run(args: GatewayRunArgs) -> Outcome {
 }
 
 /// The gateway, and with NATS its copy of the users.
-async fn alone(GatewayRunArgs { run, owner, sfs_service_url }: GatewayRunArgs) -> Outcome {
-    let mut parts = Parts::default();
+async fn alone(GatewayRunArgs { run, owner, sfs_service_url, compute_service_url }: GatewayRunArgs) -> Outcome {
+    let mut parts = Parts::new()?;
     if let Some(url) = &owner.auth_service_url {
         parts.routes.extend(builtin::auth(&run.gateway.base_domain, url)?);
     }
     if let Some(url) = &sfs_service_url {
         parts.routes.extend(builtin::storage(&run.gateway.base_domain, url)?);
+    }
+    if let Some(url) = &compute_service_url {
+        parts.routes.extend(builtin::compute(&run.gateway.base_domain, url)?);
     }
     let Some(bus) = run.plane.jetstream("gateway").await? else {
         return serve(run, settings::PUBLIC, parts, announce).await;
@@ -45,38 +52,55 @@ async fn alone(GatewayRunArgs { run, owner, sfs_service_url }: GatewayRunArgs) -
     let plane = run.plane.plane(bus)?;
     let location = run.databases.only(ServiceName::Gateway, run.gateway.data_dir())?;
     let auth = owner.auth(&plane)?;
+    let compute = Compute::remote(compute_service_url.as_ref(), plane.service_key.as_ref())?;
+    let fleet = Fleet::new(&run.gateway, &mut parts, (&plane, &location), &compute)?;
     let (health, registry, stop) = (parts.health.clone(), parts.registry.clone(), CancellationToken::new());
     let place = Place { plane: &plane, location: &location, auth: &auth, registry: &registry, keys_dir: None };
-    let mut following = pin!(follow(place, &health, stop.clone()));
+    let database = fleet.database();
+    let mut following = pin!(follow(place, &compute, &health, database.clone(), stop.clone()));
     // Long enough to be told of a mistake; routes do not wait for a database.
-    if let Ok(ended) = tokio::time::timeout(DATABASE_GRACE, &mut following).await {
-        ended?;
+    let mut found = database.subscribe();
+    tokio::select! {
+        ended = &mut following => ended?,
+        _ = found.wait_for(Option::is_some) => {}
+        () = tokio::time::sleep(DATABASE_GRACE) => {}
     }
+    let fleet = fleet.start().await;
     let mut serving = pin!(serve(run, settings::PUBLIC, parts, announce));
     let outcome = tokio::select! {
         outcome = &mut serving => outcome,
         ended = &mut following => {
             if let Err(failure) = ended {
-                tracing::error!(%failure, "users are not followed; routes are served");
+                tracing::error!(%failure, "users and containers are not followed; routes are served");
             }
-            return serving.await;
+            let outcome = serving.await;
+            fleet.stop().await;
+            return outcome;
         }
     };
+    // Before the database goes: it is told what was served.
+    fleet.stop().await;
     stop.cancel();
     following.await?;
     outcome
 }
 
-/// Follows the users from when the database is there until `stop`.
+/// Follows users and compute from when the database is there, which it tells, until `stop`.
 ///
 /// # Errors
 /// The settings are wrong.
-async fn follow(place: Place<'_>, health: &Health, stop: CancellationToken) -> Result<(), Failure> {
+async fn follow(
+    place: Place<'_>,
+    compute: &Compute,
+    health: &Health,
+    told: watch::Sender<Option<Database>>,
+    stop: CancellationToken,
+) -> Result<(), Failure> {
     let follower = loop {
-        match follower::GATEWAY.start(place.clone()).await {
-            Ok(follower) => break follower,
+        match follower::GATEWAY.start_with_compute(place.clone(), compute.owners.as_ref()).await {
+            Ok(started) => break started,
             Err(failure) if failure.code != Code::Unavailable => return Err(failure),
-            Err(failure) => tracing::warn!(%failure, "users are not followed yet; routes are served"),
+            Err(failure) => tracing::warn!(%failure, "users and containers are not followed yet; routes are served"),
         }
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
@@ -84,6 +108,7 @@ async fn follow(place: Place<'_>, health: &Health, stop: CancellationToken) -> R
         }
     };
     health.add(follower.report.clone());
+    told.send_replace(Some(follower.database.clone()));
     stop.cancelled().await;
     follower.running.stop().await;
     Ok(())
@@ -109,10 +134,12 @@ pub fn runtime(worker_threads: usize) -> Result<tokio::runtime::Runtime, Failure
 pub async fn serve(args: RunArgs, bind: IpAddr, parts: Parts, announce: impl FnOnce(&Addresses)) -> Outcome {
     let json = args.json;
     make_dir(args.gateway.data_dir())?;
+    let ports = parts.ports.clone();
     let config = args.gateway.into_config(bind, parts, args.takeover)?;
     let mut hangup = signal(SignalKind::hangup())?;
     let stop = stop_signal()?;
     let gateway = Gateway::start(config).await.map_err(explain)?;
+    ports.send_replace(Some(OpenPorts::of(&gateway)));
     if json {
         print_json(&gateway.addresses)?;
     } else {

@@ -7,19 +7,23 @@ mod auth_client;
 mod builtin;
 mod certs;
 mod cli;
+mod compute;
 mod config_file;
+mod container_init;
 mod control;
 mod databases;
 mod demo;
 mod dlq;
 mod events;
 mod exit;
+mod fleet;
 mod follower;
 mod gateway;
 mod healthcheck;
 mod logging;
 mod manual;
 mod plane;
+mod ports;
 mod remote;
 mod replay;
 mod report;
@@ -42,7 +46,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let result = cli::parse().and_then(|cli| {
-        if !matches!(cli.command, Command::Gateway(_) | Command::Control(_) | Command::Up(_)) {
+        let runs_on =
+            matches!(cli.command, Command::Gateway(_) | Command::Control(_) | Command::Up(_) | Command::ContainerInit);
+        if !runs_on {
             // What prints and ends, ends without a word when `head` has read enough.
             sigpipe::reset();
         }
@@ -63,6 +69,7 @@ fn run(command: Command) -> Result<Code, Failure> {
         Command::Control(command) => control::run(command),
         Command::Up(args) => up::run(args),
         Command::Routes(command) => routes::run(command),
+        Command::Ports(command) => ports::run(command),
         Command::Certs(command) => certs::run(command),
         Command::Events(command) => events::run(command),
         Command::Dlq(command) => dlq::run(command),
@@ -70,5 +77,6 @@ fn run(command: Command) -> Result<Code, Failure> {
         Command::Healthcheck(args) => healthcheck::run(&args),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { dir } => manual::man(dir.as_deref()),
+        Command::ContainerInit => container_init::run(),
     }
 }

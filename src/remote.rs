@@ -1,59 +1,57 @@
-//! The auth service as other processes reach it: over HTTP, with the key that services share.
+//! Services of other processes: over HTTP, with the key that services share.
+
+mod auth;
+mod compute;
 
 use std::fmt;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
-use async_trait::async_trait;
-use edd_control::access_token::{DEFAULT_ISSUER, KeySet};
-use edd_control::caller::{KeySource, LoadError};
-use edd_control::revocation::Revocation;
-use edd_control::revocation::feed::{RevocationPage, RevocationSource};
-use edd_events::clock::micros;
-use edd_events::projection::{Digest, Owner, OwnerError, Page};
-use edd_events::user_cache;
-use edd_proto::UserId;
-use http_body_util::{BodyExt, Empty, Limited};
+use edd_events::projection::OwnerError;
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
-use hyper::{Request, StatusCode, Uri};
+use hyper::{Method, Request, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+
+pub use auth::RemoteAuth;
+pub use compute::RemoteCompute;
 
 use crate::exit::Failure;
 use crate::secret::Secret;
 
 /// Longest wait for a whole answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Largest answer, in bytes. A page of users has a tenth of it.
+/// Largest answer, in bytes. A page of rows has a tenth of it.
 const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 /// What the service shows on a wrong key, and we in our error.
 const MAX_SHOWN_CHARS: usize = 200;
 
-/// A client of the auth service; clones share its connections.
+/// A client of one service; clones share its connections.
 #[derive(Clone)]
-pub struct RemoteAuth {
-    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+struct Remote {
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     /// Without a slash at its end.
     base: String,
     key: Secret,
+    service: &'static str,
 }
 
-impl fmt::Debug for RemoteAuth {
+impl fmt::Debug for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RemoteAuth").field("base", &self.base).finish_non_exhaustive()
+        f.debug_struct("Remote").field("service", &self.service).field("base", &self.base).finish_non_exhaustive()
     }
 }
 
-impl RemoteAuth {
-    pub fn new(base: &str, key: Secret) -> Result<Self, Failure> {
+impl Remote {
+    fn new(service: &'static str, base: &str, key: Secret) -> Result<Self, Failure> {
         let tls = HttpsConnectorBuilder::new().with_native_roots();
         let tls = tls.map_err(|error| Failure::config(format!("the system's certificate authorities: {error}")))?;
         let connector = tls.https_or_http().enable_http1().build();
         let client = Client::builder(TokioExecutor::new()).build(connector);
-        Ok(Self { client, base: base.trim_end_matches('/').to_owned(), key })
+        Ok(Self { client, base: base.trim_end_matches('/').to_owned(), key, service })
     }
 
     /// What a page of the service says, as JSON.
@@ -64,27 +62,43 @@ impl RemoteAuth {
     }
 
     async fn fetch(&self, path_and_query: &str) -> Result<Bytes, OwnerError> {
-        let away = |error: &dyn fmt::Display| OwnerError::Unavailable(format!("{}: {error}", self.base));
-        let uri: Uri = format!("{}{path_and_query}", self.base).parse().map_err(|error| away(&error))?;
-        let request = Request::get(uri).header("accept", "application/json").header("x-service-key", self.key.reveal());
-        let request = request.body(Empty::new()).map_err(|error| away(&error))?;
+        match self.ask(Method::GET, path_and_query, Bytes::new()).await? {
+            (StatusCode::OK, body) => Ok(body),
+            (status, body) => Err(self.refused(path_and_query, status, &body)),
+        }
+    }
+
+    /// Sends JSON, empty for nothing. What the service answers, whatever its status.
+    async fn ask(&self, method: Method, path: &str, json: Bytes) -> Result<(StatusCode, Bytes), OwnerError> {
+        let uri: Uri = format!("{}{path}", self.base).parse().map_err(|error| self.away(&error))?;
+        let mut request = Request::builder().method(method).uri(uri).header("accept", "application/json");
+        if !json.is_empty() {
+            request = request.header("content-type", "application/json");
+        }
+        let request = request.header("x-service-key", self.key.reveal()).body(Full::new(json));
+        let request = request.map_err(|error| self.away(&error))?;
         let ask = async {
-            let response = self.client.request(request).await.map_err(|error| away(&with_causes(&error)))?;
+            let response = self.client.request(request).await.map_err(|error| self.away(&with_causes(&error)))?;
             let status = response.status();
             let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
-            let body = body.map_err(|error| away(&error))?.to_bytes();
-            Ok((status, body))
+            Ok((status, body.map_err(|error| self.away(&error))?.to_bytes()))
         };
         let answer = tokio::time::timeout(ANSWER_TIMEOUT, ask).await;
-        let (status, body) =
-            answer.map_err(|_| away(&format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())))??;
+        answer.map_err(|_| self.away(&format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())))?
+    }
+
+    fn refused(&self, path: &str, status: StatusCode, body: &[u8]) -> OwnerError {
         match status {
-            StatusCode::OK => Ok(body),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(OwnerError::Invalid(format!(
-                "{path_and_query}: {status}: SERVICE_API_KEY is not the one that the auth service has"
-            ))),
-            _ => Err(away(&format!("{path_and_query}: {status}: {}", shown(&body)))),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => OwnerError::Invalid(format!(
+                "{path}: {status}: SERVICE_API_KEY is not the one that the {} service has",
+                self.service
+            )),
+            _ => self.away(&format!("{path}: {status}: {}", shown(body))),
         }
+    }
+
+    fn away(&self, error: &dyn fmt::Display) -> OwnerError {
+        OwnerError::Unavailable(format!("{}: {error}", self.base))
     }
 }
 
@@ -96,102 +110,4 @@ fn shown(body: &[u8]) -> String {
 fn with_causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
-}
-
-/// `GET /api/users`.
-#[derive(Deserialize)]
-struct Users {
-    users: Vec<User>,
-    next_cursor: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct User {
-    user_id: UserId,
-    id: i64,
-    #[serde(default)]
-    username: String,
-    #[serde(default)]
-    display_name: String,
-    version: i64,
-    deleted: bool,
-}
-
-#[derive(Deserialize)]
-struct UsersDigest {
-    digest: String,
-}
-
-#[async_trait]
-impl Owner for RemoteAuth {
-    async fn page(&self, after: Option<String>, most: u32) -> Result<Page, OwnerError> {
-        // The cursor is a user's id, whose characters mean nothing in a URL.
-        let after = after.map_or_else(String::new, |after| format!("&after={after}"));
-        let users: Users = self.get(&format!("/api/users?deleted=true&limit={most}{after}")).await?;
-        let entry = |user: User| {
-            let names = (!user.deleted).then_some((user.username, user.display_name));
-            user_cache::entry(user.user_id, user.version, Some(user.id), names)
-        };
-        Ok(Page { entries: users.users.into_iter().map(entry).collect(), more: users.next_cursor.is_some() })
-    }
-
-    async fn digest(&self) -> Result<Digest, OwnerError> {
-        let answer: UsersDigest = self.get("/api/users/digest").await?;
-        answer.digest.parse().map_err(|error| OwnerError::Invalid(format!("/api/users/digest: {error}")))
-    }
-}
-
-#[async_trait]
-impl KeySource for RemoteAuth {
-    async fn load(&self) -> Result<KeySet, LoadError> {
-        let json = self.fetch("/.well-known/jwks.json").await.map_err(|error| LoadError(error.to_string()))?;
-        KeySet::from_json(DEFAULT_ISSUER, &json).map_err(|error| LoadError(format!("{}: {error}", self.base)))
-    }
-}
-
-/// `GET /api/sessions/revoked`.
-#[derive(Deserialize)]
-struct Revoked {
-    revoked: Vec<RevokedRow>,
-    next_cursor: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum RevokedKind {
-    Session,
-    ApiToken,
-    User,
-}
-
-#[derive(Deserialize)]
-struct RevokedRow {
-    kind: RevokedKind,
-    record_id: String,
-    user_id: UserId,
-    version: i64,
-    expires_at: String,
-}
-
-impl RevokedRow {
-    fn read(self) -> Result<Revocation, String> {
-        let Self { kind, record_id: session_id, user_id: user, version, expires_at } = self;
-        if matches!(kind, RevokedKind::User) {
-            return Ok(Revocation::User { user, version });
-        }
-        let at = humantime::parse_rfc3339(&expires_at).map_err(|error| format!("expires_at {expires_at}: {error}"))?;
-        let expires_at = Some(micros(at.duration_since(UNIX_EPOCH).unwrap_or_default()));
-        Ok(Revocation::Session { session_id, user: Some(user), expires_at, version })
-    }
-}
-
-#[async_trait]
-impl RevocationSource for RemoteAuth {
-    async fn revoked(&self, after: i64, most: u32) -> Result<RevocationPage, OwnerError> {
-        let page: Revoked = self.get(&format!("/api/sessions/revoked?after={after}&limit={most}")).await?;
-        let invalid = |error: String| OwnerError::Invalid(format!("/api/sessions/revoked: {error}"));
-        let revocations = page.revoked.into_iter().map(RevokedRow::read).collect::<Result<_, _>>().map_err(invalid)?;
-        let next = page.next_cursor.map(|next| next.parse().map_err(|_| invalid(format!("next_cursor {next}"))));
-        Ok(RevocationPage { revocations, next: next.transpose()? })
-    }
 }

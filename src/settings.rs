@@ -4,24 +4,39 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use edd_gateway::certs::{CertsConfig, LocalCaConfig};
+use edd_gateway::containers::Containers;
 use edd_gateway::gateway::Config;
 use edd_gateway::health::Health;
+use edd_gateway::ingress::PortRange;
+use edd_gateway::metrics::Metrics;
 use edd_gateway::proxy::http1::HeadLimits;
 use edd_gateway::route::{Authority, HostName, Route};
+use edd_gateway::router::Router;
 use prometheus::Registry;
+use tokio::sync::watch;
 
 use crate::cli::CertsArgs;
 use crate::exit::Failure;
+use crate::ports::OpenPorts;
 
 /// Where access lines go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum AccessLogTarget {
     Stderr,
     Off,
+}
+
+/// What tenants may ask for; the compute service checks it first, the gateway decides.
+#[derive(Clone, Debug, Args)]
+pub struct PortsArgs {
+    /// Ports that containers may have.
+    #[arg(long, value_name = "FIRST-LAST", env = "EDD_DYNAMIC_PORTS", default_value_t)]
+    pub dynamic_ports: PortRange,
 }
 
 #[derive(Debug, Args)]
@@ -38,6 +53,11 @@ pub struct GatewayArgs {
     /// Health, metrics and the state of the routes.
     #[arg(long, value_name = "ADDR", env = "EDD_ADMIN_LISTEN", default_value = "127.0.0.1:9091")]
     admin_listen: SocketAddr,
+    #[command(flatten)]
+    pub ports: PortsArgs,
+    /// Address of the ports of containers [default: that of the other listeners].
+    #[arg(long, value_name = "IP", env = "EDD_DYNAMIC_BIND")]
+    dynamic_bind: Option<IpAddr>,
     #[command(flatten)]
     certs: CertsArgs,
     /// The dashboard's host; containers live below it. The local CA signs for it.
@@ -79,19 +99,44 @@ pub struct GatewayArgs {
 }
 
 /// What the rest of the process gives to its gateway.
-#[derive(Default)]
 pub struct Parts {
     /// Target names that this process answers itself.
     pub targets: HashMap<Authority, SocketAddr>,
     /// Routes that are there without a file.
     pub routes: Vec<Route>,
     pub registry: Registry,
+    /// The gateway's own, on the registry.
+    pub metrics: Arc<Metrics>,
     pub health: Health,
+    /// Where routes are published.
+    pub router: Router,
+    /// Where its ports are told of once it serves.
+    pub ports: watch::Sender<Option<OpenPorts>>,
+    /// The containers that are published there.
+    pub containers: Option<Containers>,
+}
+
+impl Parts {
+    /// Nothing yet.
+    ///
+    /// # Errors
+    /// Two metrics have one name, which is a programming error.
+    pub fn new() -> Result<Self, Failure> {
+        let registry = Registry::new();
+        let metrics = Arc::new(Metrics::on(registry.clone())?);
+        let (targets, routes, health, router, ports) = Default::default();
+        Ok(Self { targets, routes, registry, metrics, health, router, ports, containers: None })
+    }
 }
 
 impl GatewayArgs {
     pub fn worker_threads(&self) -> usize {
         worker_threads(self.worker_threads)
+    }
+
+    /// What the streams of a route have to come to an end when it goes.
+    pub fn drain(&self) -> Duration {
+        self.drain_seconds
     }
 
     pub fn data_dir(&self) -> &Path {
@@ -109,6 +154,7 @@ impl GatewayArgs {
             http: self.http_listen.unwrap_or(SocketAddr::new(bind, 8080)),
             https: self.https_listen.unwrap_or(SocketAddr::new(bind, 8443)),
             admin: self.admin_listen,
+            dynamic_bind: self.dynamic_bind.unwrap_or(bind),
             routes_file: self.routes_file,
             certs: certs_config(&self.certs, self.local_ca.then_some(self.base_domain)),
             data_dir: self.certs.data_dir,
@@ -125,7 +171,9 @@ impl GatewayArgs {
             access_log,
             builtin_targets: parts.targets,
             builtin_routes: parts.routes,
-            registry: parts.registry,
+            metrics: parts.metrics,
+            router: parts.router,
+            containers: parts.containers,
             health: parts.health,
             takeover,
             worker_threads,

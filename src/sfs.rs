@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api_listener::ApiListener;
 use crate::exit::Failure;
-use crate::follower::{Follower, Place, SFS};
+use crate::follower::{Besides, Follower, Place, SFS};
 use crate::report::Report;
 
 /// The service, running.
@@ -30,7 +30,7 @@ pub struct SfsRole {
 impl SfsRole {
     /// Opens the database, brings it up to date, and follows the auth service.
     pub async fn start(place: Place<'_>, domain: &HostName) -> Result<Self, Failure> {
-        let (Follower { running, report }, verifier) = SFS.start_verifying(place).await?;
+        let (Follower { running, report, .. }, verifier) = SFS.start_verifying(place, Besides::default()).await?;
         Ok(Self { running, report, verifier, dashboard: domain.clone() })
     }
 

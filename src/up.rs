@@ -1,6 +1,5 @@
 //! `edd up`: the whole edge on one machine, in one process.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,8 +16,10 @@ use crate::auth::{AuthArgs, AuthRole};
 use crate::auth_client::AuthClient;
 use crate::builtin::{self, ServiceUrl};
 use crate::cli::{RunArgs, UpArgs};
+use crate::compute::{ComputeArgs, ComputeRole, Surroundings};
 use crate::databases::ServiceName;
 use crate::exit::{Failure, Outcome};
+use crate::fleet::{Compute, Fleet, RunningFleet};
 use crate::follower::{self, Follower, Place};
 use crate::settings::Parts;
 use crate::sfs::SfsRole;
@@ -27,6 +28,7 @@ use crate::{demo, gateway, logging, settings};
 /// The names under which the gateway's routes know the services of this process.
 const AUTH_TARGET: &str = "edd-auth:80";
 const SFS_TARGET: &str = "edd-sfs:80";
+const COMPUTE_TARGET: &str = "edd-compute:80";
 /// How long requests to a service may take to finish once the gateway, which made them, has drained.
 const API_DRAIN: Duration = Duration::from_secs(1);
 /// The routes that a newcomer without a file of their own begins with.
@@ -42,11 +44,12 @@ pub fn run(mut args: UpArgs) -> Outcome {
 
 async fn serve(args: UpArgs) -> Outcome {
     let bind = if args.public { settings::PUBLIC } else { settings::LOOPBACK };
-    let UpArgs { run, auth, .. } = args;
+    let UpArgs { run, auth, compute, .. } = args;
     let (domain, routes) = (run.gateway.base_domain.clone(), run.gateway.routes_file.clone());
     gateway::make_dir(run.gateway.data_dir())?;
-    let mut parts = Parts { targets: HashMap::from([(name(demo::TARGET)?, demo::start().await?)]), ..Parts::default() };
-    let services = Services::start(&run, &auth, &mut parts).await?;
+    let mut parts = Parts::new()?;
+    parts.targets.insert(name(demo::TARGET)?, demo::start().await?);
+    let services = Services::start(&run, &auth, &compute, &mut parts).await?;
     let first_password = if run.json { None } else { services.auth.first_password.clone() };
     if first_password.is_none() {
         services.auth.log_first_password();
@@ -67,14 +70,16 @@ fn name(text: &str) -> Result<Authority, Failure> {
 struct Services {
     auth: AuthRole,
     sfs: SfsRole,
+    compute: ComputeRole,
+    fleet: RunningFleet,
     followers: Vec<Follower>,
-    serving: [JoinHandle<()>; 2],
+    serving: [JoinHandle<()>; 3],
     stop: CancellationToken,
 }
 
 impl Services {
     /// Starts them, and gives the gateway their routes, figures and reports.
-    async fn start(run: &RunArgs, auth: &AuthArgs, parts: &mut Parts) -> Result<Self, Failure> {
+    async fn start(run: &RunArgs, auth: &AuthArgs, compute: &ComputeArgs, parts: &mut Parts) -> Result<Self, Failure> {
         let (data_dir, domain) = (run.gateway.data_dir(), &run.gateway.base_domain);
         let plane = run.plane.plane(run.plane.bus(data_dir).await?)?;
         let location = run.databases.of(ServiceName::Auth, data_dir)?;
@@ -87,18 +92,26 @@ impl Services {
         let registry = parts.registry.clone();
         let place = |location| Place { plane: &plane, location, auth: &client, registry: &registry, keys_dir: None };
         let sfs = SfsRole::start(place(&at_sfs), domain).await?;
-        let (compute, _verifier) = follower::COMPUTE.start_verifying(place(&at_compute)).await?;
-        let followers = vec![compute, follower::GATEWAY.start(place(&at_gateway)).await?];
+        let around = Surroundings { domain, ports: run.gateway.ports.dynamic_ports.bounds() };
+        let compute = ComputeRole::start(compute, place(&at_compute), data_dir, around).await?;
+        let compute_side = Compute::in_process(&compute);
+        let fleet = Fleet::new(&run.gateway, parts, (&plane, &at_gateway), &compute_side)?;
+        let gateway = follower::GATEWAY.start_with_compute(place(&at_gateway), compute_side.owners.as_ref()).await?;
+        fleet.database().send_replace(Some(gateway.database.clone()));
+        let (fleet, followers) = (fleet.start().await, vec![gateway]);
         parts.health.add(sfs.report.clone());
+        parts.health.add(compute.report.clone());
         followers.iter().for_each(|follower| parts.health.add(follower.report.clone()));
         let stop = CancellationToken::new();
         let auth_api = listen(parts, AUTH_TARGET, |url| builtin::auth(domain, url)).await?;
         let sfs_api = listen(parts, SFS_TARGET, |url| builtin::storage(domain, url)).await?;
+        let compute_api = listen(parts, COMPUTE_TARGET, |url| builtin::compute(domain, url)).await?;
         let serving = [
             auth.serve(auth_api, TrustedProxies::loopback(), stop.clone(), API_DRAIN),
             sfs.serve(sfs_api, TrustedProxies::loopback(), stop.clone(), API_DRAIN),
+            compute.serve(compute_api, TrustedProxies::loopback(), stop.clone(), API_DRAIN),
         ];
-        Ok(Self { auth, sfs, followers, serving, stop })
+        Ok(Self { auth, sfs, compute, fleet, followers, serving, stop })
     }
 
     /// Requests first: they may still write events.
@@ -109,8 +122,10 @@ impl Services {
                 tracing::error!("the API of a service ended badly");
             }
         }
+        self.fleet.stop().await;
         self.auth.running.stop().await;
         self.sfs.running.stop().await;
+        self.compute.stop().await;
         for follower in self.followers {
             follower.running.stop().await;
         }

@@ -9,9 +9,11 @@ pub mod compute;
 pub mod cors;
 pub mod error;
 pub mod extract;
+mod moment;
 pub mod origin;
 pub mod request;
 pub mod revocation;
 #[cfg(test)]
 mod scratch;
+pub mod service_key;
 pub mod sfs;

@@ -1,7 +1,8 @@
 //! What a service does with the events of others: each takes effect once, in its entity's order.
 //!
 //! Effect and inbox row are one transaction, and the bus is answered after its commit. A crash between
-//! the two brings the event again, and the inbox tells that it was had.
+//! the two brings the event again, and the inbox tells that it was had. Events that come together and fare well share a
+//! transaction.
 //!
 //! The bus never waits for a second try: what failed is put into the table `retries`, and the bus is told that it is
 //! done. A thousand events that fail for minutes hold none of the bus's places for unanswered deliveries, and what
@@ -11,6 +12,7 @@ mod attempt;
 mod coverage;
 mod decode;
 mod retry;
+mod run;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -110,6 +112,13 @@ impl Task {
             Self::Delivered(delivery) => &delivery.message,
             Self::Retried(retry) => &retry.message,
             Self::Requeued(letter) => &letter.message,
+        }
+    }
+
+    fn delivery(&self) -> Option<&Delivery> {
+        match self {
+            Self::Delivered(delivery) => Some(delivery),
+            Self::Retried(_) | Self::Requeued(_) => None,
         }
     }
 }
@@ -255,29 +264,44 @@ impl Consumer {
         stop: &CancellationToken,
     ) -> (Vec<Outcome>, Option<BusError>) {
         let mut outcomes = Vec::new();
-        let mut is_down = false;
-        for task in queue {
-            if stop.is_cancelled() {
-                break;
-            }
-            // What follows must not overtake what could not be handled.
-            let outcome = if is_down { Outcome::Down } else { self.settle(&task).await };
-            outcomes.push(outcome);
-            is_down |= outcome == Outcome::Down;
-            let Task::Delivered(delivery) = &task else { continue };
-            let answer = match outcome {
-                Outcome::Down => continue,
-                Outcome::Dead => Answer::Terminate,
-                _ => Answer::Ack,
-            };
-            unanswered.forget(delivery.seq);
-            if let Err(error) = self.bus.answer(&self.spec, delivery, answer).await {
-                // It comes again, and the inbox knows it.
+        let mut rest = &queue[..];
+        while !rest.is_empty() && !stop.is_cancelled() {
+            let settled = self.settle_some(rest, stop).await;
+            let (done, left) = rest.split_at(settled.len());
+            rest = left;
+            outcomes.extend(&settled);
+            if let Err(error) = self.answer(done, &settled, unanswered).await {
+                // They come again, and the inbox knows them.
                 return (outcomes, Some(error));
             }
-            fail_point!("consumer.answered");
+            if settled.contains(&Outcome::Down) {
+                // What follows must not overtake what could not be handled.
+                outcomes.extend(rest.iter().map(|_| Outcome::Down));
+                break;
+            }
         }
         (outcomes, None)
+    }
+
+    /// Tells the bus what became of its deliveries.
+    async fn answer(&self, tasks: &[Task], outcomes: &[Outcome], unanswered: &Unanswered) -> Result<(), BusError> {
+        let (mut acknowledged, mut terminated) = (Vec::new(), Vec::new());
+        for (task, outcome) in tasks.iter().zip(outcomes) {
+            match (task, outcome) {
+                (Task::Retried(_) | Task::Requeued(_), _) | (_, Outcome::Down) => {}
+                (Task::Delivered(delivery), Outcome::Dead) => terminated.push(delivery),
+                (Task::Delivered(delivery), _) => acknowledged.push(delivery),
+            }
+        }
+        for (deliveries, answer) in [(acknowledged, Answer::Ack), (terminated, Answer::Terminate)] {
+            if deliveries.is_empty() {
+                continue;
+            }
+            deliveries.iter().for_each(|delivery| unanswered.forget(delivery.seq));
+            self.bus.answer_all(&self.spec, &deliveries, answer).await?;
+            fail_point!("consumer.answered");
+        }
+        Ok(())
     }
 
     /// Tells the bus again and again that what is unanswered is being worked on.

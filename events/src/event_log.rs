@@ -12,7 +12,7 @@ use edd_proto::covers;
 use crate::clock::Micros;
 use crate::database::Database;
 use crate::message::Message;
-use crate::outbox;
+use crate::{outbox, statement};
 
 /// Rows looked at in one go.
 const SCAN_ROWS: u32 = 512;
@@ -89,14 +89,14 @@ pub(crate) async fn added(connection: &mut AnyConnection, message: &Message, now
     Ok(())
 }
 
-/// Notes that `consumer` has handled `message`.
+/// Notes that `consumer` has handled `messages`, none of which is among them twice.
 pub(crate) async fn completed(
     connection: &mut AnyConnection,
     consumer: &str,
-    message: &Message,
+    messages: &[&Message],
     now: Micros,
 ) -> sqlx::Result<()> {
-    done(connection, consumer, message, Status::Completed, None, now).await
+    done(connection, consumer, messages, Status::Completed, None, now).await
 }
 
 /// Notes that `consumer` has given `message` up.
@@ -108,25 +108,31 @@ pub(crate) async fn failed(
     now: Micros,
 ) -> sqlx::Result<()> {
     let error = &error[..error.floor_char_boundary(MAX_ERROR_BYTES)];
-    done(connection, consumer, message, Status::Failed, Some(error), now).await
+    done(connection, consumer, &[message], Status::Failed, Some(error), now).await
 }
 
 async fn done(
     connection: &mut AnyConnection,
     consumer: &str,
-    message: &Message,
+    messages: &[&Message],
     status: Status,
     error: Option<&str>,
     now: Micros,
 ) -> sqlx::Result<()> {
-    // A requeued dead letter is done with a second time.
-    let insert = "INSERT INTO event_log (event_id, subject, entity, version, content_type, payload, correlation_id, \
-                  published_at, processed_at, processed_by, status, error_message) \
-                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8, $9, $10, $11) \
-                  ON CONFLICT (event_id, processed_by) DO UPDATE SET processed_at = excluded.processed_at, \
-                  status = excluded.status, error_message = excluded.error_message";
-    let insert = bind(sqlx::query(insert), message).bind(now).bind(consumer.to_owned()).bind(status.name());
-    insert.bind(error.map(str::to_owned)).execute(connection).await?;
+    for messages in statement::portions(messages) {
+        // A requeued dead letter is done with a second time.
+        let insert = format!(
+            "INSERT INTO event_log (event_id, subject, entity, version, content_type, payload, correlation_id, \
+             published_at, processed_at, processed_by, status, error_message) VALUES {} \
+             ON CONFLICT (event_id, processed_by) DO UPDATE SET processed_at = excluded.processed_at, \
+             status = excluded.status, error_message = excluded.error_message",
+            statement::values(5, 7, messages.len(), ", $1, $1, $2, $3, $4")
+        );
+        let insert = sqlx::query(AssertSqlSafe(insert)).bind(now).bind(consumer.to_owned()).bind(status.name());
+        let insert = insert.bind(error.map(str::to_owned));
+        let insert = messages.iter().fold(insert, |insert, message| bind(insert, message));
+        insert.execute(&mut *connection).await?;
+    }
     Ok(())
 }
 

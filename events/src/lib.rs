@@ -28,5 +28,6 @@ mod scratch;
 pub mod service;
 #[cfg(test)]
 mod simulation;
+mod statement;
 pub mod tail;
 pub mod user_cache;

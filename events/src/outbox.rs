@@ -6,11 +6,8 @@ use sqlx::{AnyConnection, AssertSqlSafe, Row};
 
 use crate::clock::Micros;
 use crate::database::Database;
-use crate::event_log;
 use crate::message::{Headers, Message};
-
-/// Rows that one statement marks: few sizes, so that each statement is prepared once.
-const MARKED_ROWS: [usize; 3] = [1, 16, 256];
+use crate::{event_log, statement};
 
 /// The version that the next event of `entity` carries. Locks the entity until the transaction ends,
 /// so that versions are committed in their own order.
@@ -67,17 +64,11 @@ pub async fn pending(database: &Database, most: u32) -> sqlx::Result<Vec<Pending
 
 /// Notes that the bus has taken these rows.
 pub async fn mark_published(connection: &mut AnyConnection, rows: &[Pending], now: Micros) -> sqlx::Result<()> {
-    let [.., most] = MARKED_ROWS;
-    for rows in rows.chunks(most) {
-        let size = MARKED_ROWS.into_iter().find(|size| *size >= rows.len()).unwrap_or(most);
-        let numbers: Vec<_> = (2..2 + size).map(|number| format!("${number}")).collect();
-        let update = format!(
-            "UPDATE outbox SET published_at = $1 WHERE published_at IS NULL AND seq IN ({})",
-            numbers.join(", ")
-        );
-        // The first one again and again fills the statement up.
-        let seqs = rows.iter().chain(std::iter::repeat(&rows[0])).map(|row| row.seq).take(size);
-        let update = seqs.fold(sqlx::query(AssertSqlSafe(update)).bind(now), |update, seq| update.bind(seq));
+    for rows in statement::portions(rows) {
+        let seqs = statement::parameters(2, rows.len());
+        let update = format!("UPDATE outbox SET published_at = $1 WHERE published_at IS NULL AND seq IN ({seqs})");
+        let update = sqlx::query(AssertSqlSafe(update)).bind(now);
+        let update = rows.iter().fold(update, |update, row| update.bind(row.seq));
         update.execute(&mut *connection).await?;
     }
     Ok(())

@@ -20,3 +20,9 @@ const HTTP: &[BorrowedFormatItem<'_>] =
 pub fn http_now() -> String {
     OffsetDateTime::now_utc().format(HTTP).unwrap_or_default()
 }
+
+/// `micros` since the Unix epoch, in RFC 3339 with milliseconds, UTC.
+pub fn rfc3339(micros: i64) -> String {
+    let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000);
+    at.ok().and_then(|at| at.format(MILLISECONDS).ok()).unwrap_or_default()
+}

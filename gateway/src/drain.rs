@@ -18,6 +18,8 @@ pub struct Drain {
 
 #[derive(Debug)]
 struct Shared {
+    /// What this one is a part of.
+    whole: Option<Drain>,
     draining: AtomicBool,
     close_idle: AtomicBool,
     cut: AtomicBool,
@@ -29,7 +31,19 @@ struct Shared {
 
 impl Default for Drain {
     fn default() -> Self {
+        Self::part_of(None)
+    }
+}
+
+impl Drain {
+    /// A part that can be drained by itself: its connections are told what this one is told, too.
+    pub fn part(&self) -> Self {
+        Self::part_of(Some(self.clone()))
+    }
+
+    fn part_of(whole: Option<Self>) -> Self {
         let shared = Shared {
+            whole,
             draining: AtomicBool::new(false),
             close_idle: AtomicBool::new(false),
             cut: AtomicBool::new(false),
@@ -40,9 +54,7 @@ impl Default for Drain {
         };
         Self { shared: Arc::new(shared) }
     }
-}
 
-impl Drain {
     /// Counts a connection until the ticket is dropped.
     pub fn register(&self) -> Ticket {
         let key = self.shared.next.fetch_add(1, Ordering::Relaxed);
@@ -53,7 +65,8 @@ impl Drain {
             connections.len()
         };
         self.shared.open.send_replace(open);
-        Ticket { drain: self.clone(), key, waker }
+        let whole = self.shared.whole.as_ref().map(|whole| Box::new(whole.register()));
+        Ticket { drain: self.clone(), key, waker, whole }
     }
 
     /// How many connections are open.
@@ -111,26 +124,30 @@ pub struct Ticket {
     drain: Drain,
     key: u64,
     waker: Arc<AtomicWaker>,
+    /// The same connection in what the drain is a part of.
+    whole: Option<Box<Ticket>>,
 }
 
 impl Ticket {
     /// Whether the connection should finish; if not, the task is woken when it should.
     pub fn poll_draining(&self, context: &mut Context<'_>) -> bool {
-        self.poll(&self.drain.shared.draining, context)
+        self.poll(|shared| &shared.draining, context)
     }
 
     /// Whether the connection should close if it is idle; if not, the task is woken when it should.
     pub fn poll_close_idle(&self, context: &mut Context<'_>) -> bool {
-        self.poll(&self.drain.shared.close_idle, context)
+        self.poll(|shared| &shared.close_idle, context)
     }
 
     /// Whether the connection should end where it stands; if not, the task is woken when it should.
     pub fn poll_cut(&self, context: &mut Context<'_>) -> bool {
-        self.poll(&self.drain.shared.cut, context)
+        self.poll(|shared| &shared.cut, context)
     }
 
-    fn poll(&self, flag: &AtomicBool, context: &mut Context<'_>) -> bool {
-        if flag.load(Ordering::Acquire) {
+    fn poll(&self, flag: fn(&Shared) -> &AtomicBool, context: &mut Context<'_>) -> bool {
+        let of_whole = self.whole.as_ref().is_some_and(|whole| whole.poll(flag, context));
+        let flag = flag(&self.drain.shared);
+        if of_whole || flag.load(Ordering::Acquire) {
             return true;
         }
         self.waker.register(context.waker());
@@ -146,5 +163,42 @@ impl Drop for Ticket {
             connections.len()
         };
         self.drain.shared.open.send_replace(open);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::task::Poll;
+
+    use super::*;
+
+    async fn cut(ticket: &Ticket) {
+        poll_fn(|context| if ticket.poll_cut(context) { Poll::Ready(()) } else { Poll::Pending }).await;
+    }
+
+    #[tokio::test]
+    async fn a_part_ends_alone_and_the_whole_ends_its_parts() {
+        let whole = Drain::default();
+        let parts = [whole.part(), whole.part()];
+        let tickets = parts.each_ref().map(Drain::register);
+        assert_eq!((whole.open(), parts[0].open()), (2, 1));
+        let waiting: Vec<_> = tickets
+            .into_iter()
+            .map(|ticket| {
+                tokio::spawn(async move {
+                    cut(&ticket).await;
+                })
+            })
+            .collect();
+        parts[0].cut();
+        parts[0].finished().await;
+        assert_eq!((whole.open(), parts[1].open()), (1, 1));
+        whole.cut();
+        whole.finished().await;
+        assert_eq!(parts[1].open(), 0);
+        for task in waiting {
+            task.await.unwrap();
+        }
     }
 }

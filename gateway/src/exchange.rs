@@ -54,6 +54,8 @@ pub struct Exchange {
     pub client: IpAddr,
     pub method: Method,
     pub version: Version,
+    /// A connection of bytes, which are no request of HTTP.
+    pub is_raw: bool,
     /// As the table compares it; empty when the request named none.
     pub host: Box<str>,
     /// Without the query, which may hold secrets.
@@ -81,6 +83,7 @@ impl Exchange {
             client,
             method: Method::GET,
             version: Version::HTTP_11,
+            is_raw: false,
             host: Box::default(),
             path: Box::default(),
             tls_version: None,
@@ -113,9 +116,10 @@ impl Exchange {
             listener: self.listener.as_str(),
             client_ip: self.client,
             host: &self.host,
-            method: self.method.as_str(),
+            method: if self.is_raw { "" } else { self.method.as_str() },
             path: &self.path,
             proto: match self.version {
+                _ if self.is_raw => "TCP",
                 Version::HTTP_10 => "HTTP/1.0",
                 Version::HTTP_2 => "HTTP/2",
                 _ => "HTTP/1.1",

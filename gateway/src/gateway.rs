@@ -1,9 +1,9 @@
 //! The gateway put together: bind, serve, reload, hand over, drain.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::http_proxy;
-use prometheus::Registry;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -21,12 +20,14 @@ use tokio_util::sync::CancellationToken;
 use crate::access_log::AccessLog;
 use crate::admin::{self, Admin};
 use crate::certs::{CertStore, CertsConfig, CertsError};
+use crate::containers::Containers;
 use crate::drain::Drain;
 use crate::health::Health;
 use crate::lane::Lane;
 use crate::listeners::handover::{self, HandoverError, Role, Sockets, Takeover};
 use crate::listeners::{self, Shared};
 use crate::metrics::{Listener, Metrics};
+use crate::ports::ListenerSet;
 use crate::proxy::http1::{HeadLimits, Server};
 use crate::proxy::{context::Engine, engine::Proxy};
 use crate::publish::{PublishError, Publisher};
@@ -52,6 +53,8 @@ pub struct Config {
     pub http: SocketAddr,
     pub https: SocketAddr,
     pub admin: SocketAddr,
+    /// Address of the ports of containers.
+    pub dynamic_bind: IpAddr,
     pub routes_file: PathBuf,
     pub data_dir: PathBuf,
     pub certs: CertsConfig,
@@ -70,8 +73,11 @@ pub struct Config {
     pub builtin_targets: HashMap<Authority, SocketAddr>,
     /// Routes that are there without the file, which wins over them.
     pub builtin_routes: Vec<Route>,
-    /// Where the metrics go, those of other parts of the process among them.
-    pub registry: Registry,
+    pub metrics: Arc<Metrics>,
+    /// Where routes are published.
+    pub router: Router,
+    /// The containers that are published there, if there are any.
+    pub containers: Option<Containers>,
     /// What other parts of the process report on.
     pub health: Health,
     /// Take the sockets of the gateway that serves `data_dir` over.
@@ -113,6 +119,13 @@ pub struct Addresses {
     pub admin: SocketAddr,
 }
 
+impl Addresses {
+    /// The ports that are the gateway's own.
+    pub fn ports(&self) -> BTreeSet<u16> {
+        [self.http, self.https, self.admin].map(|address| address.port()).into()
+    }
+}
+
 /// Why a running gateway should end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
@@ -128,6 +141,7 @@ pub struct Gateway {
     reloader: Arc<Reloader>,
     health: Health,
     drain: Drain,
+    ports: ListenerSet,
     accepting: CancellationToken,
     /// The tasks that accept.
     listening: JoinSet<()>,
@@ -142,12 +156,12 @@ pub struct Gateway {
 impl Gateway {
     /// Binds, loads the routes and serves.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let metrics = Arc::new(Metrics::on(config.registry)?);
+        let metrics = config.metrics;
         let certs = CertStore::open(config.certs)?;
         let access_log = AccessLog::start(config.access_log, Arc::clone(&metrics))?;
         let upstreams = Upstreams::new(config.builtin_targets, Arc::clone(&metrics));
         let health = config.health;
-        let router = Router::default();
+        let router = config.router;
         let (drain_time, counts) = (config.drain_timeout, Arc::clone(&metrics));
         let publisher = Publisher::new(router.clone(), upstreams.clone(), counts, certs.clone(), drain_time);
         publisher.publish(Source::Builtin, config.builtin_routes).await?;
@@ -171,11 +185,10 @@ impl Gateway {
         let admin_listener = sockets.listen(Role::Admin, config.admin)?;
         let addresses =
             Addresses { http: http.local_addr()?, https: https.local_addr()?, admin: admin_listener.local_addr()? };
-        let passed = vec![
-            (Role::Http, duplicate(&http)?),
-            (Role::Https, duplicate(&https)?),
-            (Role::Admin, duplicate(&admin_listener)?),
-        ];
+        let own = [(Role::Http, &http), (Role::Https, &https), (Role::Admin, &admin_listener)];
+        let own: Vec<(Role, OwnedFd)> =
+            own.into_iter().map(|(role, it)| Ok((role, listeners::duplicate(it)?))).collect::<io::Result<_>>()?;
+        let inherited_ports = sockets.rest(Role::Dynamic);
 
         let drain = Drain::default();
         let engine = Arc::new(Engine {
@@ -187,6 +200,7 @@ impl Gateway {
             drain: drain.clone(),
             trusted_proxies: config.trusted_proxies.clone(),
             https_port: addresses.https.port(),
+            wakes: config.containers.as_ref().map(|containers| containers.wakes().clone()),
         });
         let engine_config = ServerConf {
             upstream_keepalive_pool_size: UPSTREAM_POOL_CONNECTIONS,
@@ -214,22 +228,39 @@ impl Gateway {
         let (accepting, background) = (CancellationToken::new(), CancellationToken::new());
         let mut listening = JoinSet::new();
         listening.spawn(listeners::accept(http, Listener::Http, Arc::clone(&shared), accepting.clone()));
-        listening.spawn(listeners::accept(https, Listener::Https, shared, accepting.clone()));
-        let admin =
-            Admin { router, metrics, health: health.clone(), certs: certs.clone(), access_log: access_log.clone() };
+        listening.spawn(listeners::accept(https, Listener::Https, Arc::clone(&shared), accepting.clone()));
+        let ports =
+            ListenerSet::new(config.dynamic_bind, shared, router.clone(), config.drain_timeout, inherited_ports);
+        listening.spawn(ports.clone().run(accepting.clone()));
+        let admin = Admin {
+            router,
+            metrics,
+            health: health.clone(),
+            certs: certs.clone(),
+            ports: ports.clone(),
+            access_log: access_log.clone(),
+        };
         // What asks how the gateway is means the process that accepts.
         let admin = tokio::spawn(admin::serve(admin_listener, admin, accepting.clone()));
         tokio::spawn(background.clone().run_until_cancelled_owned(upstreams.run()));
         tokio::spawn(background.clone().run_until_cancelled_owned(lane.sweep()));
+        if let Some(containers) = config.containers {
+            tokio::spawn(background.clone().run_until_cancelled_owned(containers.resolve()));
+        }
         tokio::spawn(certs.watch(drain.engine_signal()));
         let watching = Arc::clone(&reloader).watch(text);
         tokio::spawn(background.clone().run_until_cancelled_owned(watching));
+        let passed = {
+            let ports = ports.clone();
+            move || passed_on(&own, &ports)
+        };
         let successor = await_successor(socket_path, passed, takeover).await?;
         Ok(Self {
             addresses,
             reloader,
             health,
             drain,
+            ports,
             accepting,
             listening,
             admin,
@@ -244,6 +275,11 @@ impl Gateway {
     /// A handle that reads the routes again when asked, as after SIGHUP.
     pub fn reloader(&self) -> Arc<Reloader> {
         Arc::clone(&self.reloader)
+    }
+
+    /// The ports of containers.
+    pub fn ports(&self) -> &ListenerSet {
+        &self.ports
     }
 
     /// Serves until `stop` resolves or a successor has taken over, then drains.
@@ -314,12 +350,18 @@ impl Gateway {
 struct Inherited(Sockets);
 
 impl Inherited {
+    /// All that are left of a role.
+    fn rest(&mut self, role: Role) -> Vec<std::net::TcpListener> {
+        self.0.extract_if(.., |(inherited, _)| *inherited == role).map(|(_, socket)| socket).collect()
+    }
+
     fn listen(&mut self, role: Role, address: SocketAddr) -> Result<TcpListener, StartError> {
         let bind = |source| StartError::Bind {
             what: match role {
                 Role::Http => "http",
                 Role::Https => "https",
                 Role::Admin => "admin",
+                Role::Dynamic => "a port of containers",
             },
             address,
             source,
@@ -340,16 +382,19 @@ impl Inherited {
     }
 }
 
-fn duplicate(listener: &TcpListener) -> io::Result<OwnedFd> {
-    use std::os::fd::AsFd;
-    listener.as_fd().try_clone_to_owned()
+/// The sockets for a successor.
+fn passed_on(own: &[(Role, OwnedFd)], ports: &ListenerSet) -> io::Result<Vec<(Role, OwnedFd)>> {
+    let mut sockets =
+        own.iter().map(|(role, socket)| Ok((*role, socket.try_clone()?))).collect::<io::Result<Vec<_>>>()?;
+    sockets.extend(ports.sockets()?.into_iter().map(|socket| (Role::Dynamic, socket.into())));
+    Ok(sockets)
 }
 
 /// Lets a successor find this process, tells a predecessor that it serves, and waits for the
 /// successor on a thread of its own.
 async fn await_successor(
     path: PathBuf,
-    sockets: Vec<(Role, OwnedFd)>,
+    sockets: impl Fn() -> io::Result<Vec<(Role, OwnedFd)>> + Send + 'static,
     takeover: Option<Takeover>,
 ) -> io::Result<oneshot::Receiver<()>> {
     let (done, successor) = oneshot::channel();
@@ -364,7 +409,7 @@ async fn await_successor(
     });
     let (offer, path) = offering.await?;
     std::thread::Builder::new().name("handover".to_owned()).spawn(move || {
-        match offer.and_then(|offer| offer.wait(&sockets)) {
+        match offer.and_then(|offer| offer.wait(sockets)) {
             // Nobody waits any more when the gateway is being stopped anyway.
             Ok(()) => drop(done.send(())),
             Err(error) => tracing::warn!(%error, path = %path.display(), "this process cannot be taken over from"),

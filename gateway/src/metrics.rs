@@ -21,15 +21,18 @@ const DURATION_BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0
 pub enum Listener {
     Http,
     Https,
+    /// The ports of containers, whatever they speak.
+    Dynamic,
 }
 
 impl Listener {
-    pub const ALL: [Self; 2] = [Self::Http, Self::Https];
+    pub const ALL: [Self; 3] = [Self::Http, Self::Https, Self::Dynamic];
 
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
             Self::Https => "https",
+            Self::Dynamic => "dynamic",
         }
     }
 }
@@ -53,7 +56,7 @@ pub struct Metrics {
 
 /// One handle per [`Listener`].
 #[derive(Debug, Default)]
-pub struct PerListener<T>([T; 2]);
+pub struct PerListener<T>([T; Listener::ALL.len()]);
 
 impl<T> PerListener<T> {
     fn new(make: impl FnMut(Listener) -> T) -> Self {

@@ -183,6 +183,11 @@ impl Serialize for HostPattern {
 pub struct PathPrefix(Box<str>);
 
 impl PathPrefix {
+    /// The prefix that takes every path.
+    pub fn root() -> Self {
+        Self(Box::default())
+    }
+
     pub fn parse(text: &str) -> Result<Self, RouteError> {
         if !text.starts_with('/') {
             return Err(RouteError::RelativePath);
@@ -266,6 +271,13 @@ impl Authority {
 impl fmt::Display for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Authority {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        Self::parse(&text).map_err(serde::de::Error::custom)
     }
 }
 

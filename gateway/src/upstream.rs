@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use futures_util::StreamExt;
 use tokio::sync::Notify;
 
 use crate::metrics::Metrics;
@@ -21,6 +22,8 @@ const PENALTY: Duration = Duration::from_secs(5);
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(10);
 /// Longest wait for one look-up.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Look-ups at a time.
+const MAX_LOOKUPS: usize = 64;
 /// Most addresses kept of one name.
 const MAX_ADDRESSES: usize = 16;
 
@@ -41,7 +44,8 @@ pub struct Upstream {
     connect_failures: AtomicU32,
     /// Milliseconds since [`Upstreams::epoch`] until which the target is left out.
     out_until_ms: AtomicU64,
-    gauge: prometheus::Gauge,
+    /// None of a container: its name would be a label.
+    gauge: Option<prometheus::Gauge>,
 }
 
 impl Upstream {
@@ -66,7 +70,9 @@ impl Upstream {
         if self.connect_failures.load(Ordering::Relaxed) != 0 {
             self.connect_failures.store(0, Ordering::Relaxed);
             self.out_until_ms.store(0, Ordering::Relaxed);
-            self.gauge.set(1.0);
+            if let Some(gauge) = &self.gauge {
+                gauge.set(1.0);
+            }
         }
     }
 }
@@ -154,11 +160,20 @@ struct Shared {
     /// Names that this process serves itself, such as the demo of `edd up`.
     builtin: HashMap<Authority, SocketAddr>,
     look_up_now: Notify,
-    metrics: Arc<Metrics>,
+    metrics: Option<Arc<Metrics>>,
 }
 
 impl Upstreams {
     pub fn new(builtin: HashMap<Authority, SocketAddr>, metrics: Arc<Metrics>) -> Self {
+        Self::with(builtin, Some(metrics))
+    }
+
+    /// Containers that are known by name. They are no routes' targets, and have no metrics.
+    pub fn of_containers() -> Self {
+        Self::with(HashMap::new(), None)
+    }
+
+    fn with(builtin: HashMap<Authority, SocketAddr>, metrics: Option<Arc<Metrics>>) -> Self {
         let shared = Shared {
             epoch: Instant::now(),
             by_authority: Mutex::default(),
@@ -181,7 +196,8 @@ impl Upstreams {
         Rotation::new(upstreams, &weights)
     }
 
-    fn upstream(&self, authority: &Authority) -> Arc<Upstream> {
+    /// The target of this authority, which is shared by all who ask for it.
+    pub fn upstream(&self, authority: &Authority) -> Arc<Upstream> {
         let mut known = self.shared.by_authority.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(upstream) = known.get(authority).and_then(Weak::upgrade) {
             return upstream;
@@ -190,8 +206,8 @@ impl Upstreams {
             Some(ip) => Some(SocketAddr::new(ip, authority.port)),
             None => self.shared.builtin.get(authority).copied(),
         };
-        let gauge = self.shared.metrics.upstream_up.with_label_values(&[&authority.to_string()]);
-        gauge.set(1.0);
+        let up = |metrics: &Arc<Metrics>| metrics.upstream_up.with_label_values(&[&authority.to_string()]);
+        let gauge = self.shared.metrics.as_ref().map(up).inspect(|gauge| gauge.set(1.0));
         let upstream = Arc::new(Upstream {
             authority: authority.clone(),
             resolution: ArcSwap::from_pointee(match address {
@@ -213,12 +229,19 @@ impl Upstreams {
         if failures >= MAX_CONNECT_FAILURES {
             let until = self.now_ms() + u64::try_from(PENALTY.as_millis()).unwrap_or(u64::MAX);
             upstream.out_until_ms.store(until, Ordering::Relaxed);
-            upstream.gauge.set(0.0);
+            if let Some(gauge) = &upstream.gauge {
+                gauge.set(0.0);
+            }
         }
         // Its name may stand for another address by now.
         if upstream.authority.ip().is_none() {
             self.shared.look_up_now.notify_one();
         }
+    }
+
+    /// A name was added: the next look-up is not to wait its time.
+    pub fn look_up_soon(&self) {
+        self.shared.look_up_now.notify_one();
     }
 
     /// Looks up every name that was never looked up; returns when all have an answer.
@@ -241,8 +264,8 @@ impl Upstreams {
             let mut known = self.shared.by_authority.lock().unwrap_or_else(PoisonError::into_inner);
             known.retain(|authority, upstream| {
                 let alive = upstream.strong_count() > 0;
-                if !alive {
-                    let _ = self.shared.metrics.upstream_up.remove_label_values(&[&authority.to_string()]);
+                if let Some(metrics) = self.shared.metrics.as_ref().filter(|_| !alive) {
+                    let _ = metrics.upstream_up.remove_label_values(&[&authority.to_string()]);
                 }
                 alive
             });
@@ -253,7 +276,7 @@ impl Upstreams {
             .filter(|upstream| upstream.authority.ip().is_none())
             .filter(|upstream| !self.shared.builtin.contains_key(&upstream.authority) && wanted(upstream))
             .map(|upstream| look_up(upstream));
-        futures_util::future::join_all(lookups).await;
+        futures_util::stream::iter(lookups).for_each_concurrent(MAX_LOOKUPS, |lookup| lookup).await;
     }
 }
 

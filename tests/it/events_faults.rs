@@ -9,14 +9,17 @@ use edd_events::bus::jetstream::{JetStreamBus, JetStreamConfig};
 use edd_events::bus::{Bus, BusError};
 use edd_events::message::{Headers, Message};
 use edd_proto::Stream;
+use edd_servers::disk::Disk;
 use edd_servers::nats::Nats;
 use edd_servers::postgres::{Postgres, Settings};
 use rustix::process::Signal;
 
-use crate::harness::{Deployment, People, Role, is_full_run};
+use crate::harness::{Deployment, Link, People, Role, Way, is_full_run, within};
 
 /// People who register while something is away.
 const SOME: usize = 4;
+/// Room for an empty cluster of PostgreSQL and some more.
+const DISK_MIB: u32 = 128;
 
 async fn separate(nats: &Nats) -> Deployment {
     let mut deployment = Deployment::separate(nats, Postgres::shared());
@@ -141,6 +144,46 @@ async fn the_broker_s_disk_is_full() {
     deployment.converged().await;
 }
 
+/// As `edd up` has it: databases, log and keys are on one disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_disk_of_one_process_is_full() {
+    let Some(disk) = Disk::mount("the_disk_of_one_process_is_full", DISK_MIB) else { return };
+    let mut deployment = Deployment::single_in(&disk.path().join("data"));
+    deployment.start().await;
+    let people = deployment.people();
+    some_registered(&people).await;
+    disk.fill();
+    // What was allotted to a file before takes a few more.
+    refused(&people).await;
+    disk.free();
+    some_registered(&people).await;
+    deployment.converged().await;
+}
+
+/// Waits until somebody is not told that they are a user.
+async fn refused(people: &People) {
+    within("no room for another user", async { while people.register().await == 200 {} }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_databases_of_those_who_are_told_have_no_room() {
+    let Some(disk) = Disk::mount("the_databases_of_those_who_are_told_have_no_room", DISK_MIB) else { return };
+    let (nats, theirs) = (Nats::start(), Postgres::start_on(&disk, Settings::default()));
+    let mut deployment = Deployment::on(&nats, [Postgres::shared(), &theirs, &theirs, &theirs]);
+    deployment.start().await;
+    some_registered(&deployment.people()).await;
+    deployment.converged().await;
+    disk.fill();
+    let rush = deployment.people().rush();
+    for role in [Role::Sfs, Role::Compute, Role::Gateway] {
+        deployment.process(role).wait_log_lines("rounds in vain", "events wait", rounds()).await;
+    }
+    assert_all_were_told(&rush.end().await);
+    disk.free();
+    some_registered(&deployment.people()).await;
+    deployment.converged().await;
+}
+
 /// Longer than all tries of an event, in a full run: an outage must not use them up.
 fn rounds() -> usize {
     if is_full_run() { 15 } else { 2 }
@@ -195,6 +238,71 @@ async fn a_service_is_slow() {
     assert!(behind.iter().all(|row| row.key != last.id), "it stands still: {behind:?}");
     deployment.process(Role::Sfs).signal(Signal::CONT);
     deployment.converged().await;
+}
+
+/// A service hears nobody, or nobody hears it, and neither side is told: nothing but time shows it.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_way_between_a_service_and_the_broker_is_cut() {
+    let nats = Nats::start();
+    let mut deployment = Deployment::separate(&nats, Postgres::shared());
+    let (owner, reader) = (Link::to(&nats.url()).await, Link::to(&nats.url()).await);
+    deployment.set(Role::Auth, "NATS_URL", &owner.url);
+    deployment.set(Role::Sfs, "NATS_URL", &reader.url);
+    deployment.start().await;
+    let people = deployment.people();
+    some_registered(&people).await;
+    for way in [Way::FromServer, Way::ToServer] {
+        // The one that reads: the others go on.
+        reader.cut(way);
+        let last = deployment.register().await;
+        deployment.wait_copy("compute", "the others to go on", |copy| copy.iter().any(|row| row.key == last.id)).await;
+        let reached = deployment.copy("sfs").await.expect("a copy").iter().any(|row| row.key == last.id);
+        // What it had asked for before may still come to one that nobody hears.
+        assert!(!reached || way == Way::ToServer, "{last:?} reached one that hears nobody");
+        notices(&mut deployment, Role::Sfs).await;
+        reader.mend(way);
+        deployment.converged().await;
+        // The one that publishes: what it writes waits.
+        owner.cut(way);
+        some_registered(&people).await;
+        let waiting = deployment.outbox().await;
+        assert!(waiting >= SOME as u64, "{waiting} events wait");
+        notices(&mut deployment, Role::Auth).await;
+        owner.mend(way);
+        some_registered(&people).await;
+        deployment.converged().await;
+    }
+}
+
+/// Waits until a process says once more that events wait.
+async fn notices(deployment: &mut Deployment, role: Role) {
+    let (process, text) = (deployment.process(role), "events wait");
+    let said = process.log().iter().filter(|line| line.text.contains(text)).count();
+    process.wait_log_lines("events that wait", text, said + 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_way_between_a_service_and_its_database_is_cut() {
+    let nats = Nats::start();
+    let mut deployment = Deployment::separate(&nats, Postgres::shared());
+    let (owner, reader) = (Link::to(deployment.database("auth")).await, Link::to(deployment.database("sfs")).await);
+    deployment.set(Role::Auth, "DATABASE_URL", &owner.url);
+    deployment.set(Role::Sfs, "DATABASE_URL", &reader.url);
+    deployment.start().await;
+    let people = deployment.people();
+    some_registered(&people).await;
+    for way in [Way::FromServer, Way::ToServer] {
+        reader.cut(way);
+        let last = deployment.register().await;
+        deployment.wait_copy("compute", "the others to go on", |copy| copy.iter().any(|row| row.key == last.id)).await;
+        reader.mend(way);
+        deployment.converged().await;
+        owner.cut(way);
+        assert_ne!(people.register().await, 200, "nobody is told what is not known");
+        owner.mend(way);
+        some_registered(&people).await;
+        deployment.converged().await;
+    }
 }
 
 /// What `edd up` has in place of a broker is a file.

@@ -52,14 +52,14 @@ const ONLY_IN: [(&str, &[&str]); 5] = [
 ];
 
 /// The services of `control`. None imports another, and what is not theirs, their kernel, imports none of them.
-const SERVICES: [&str; 2] = ["auth", "sfs"];
+const SERVICES: [&str; 3] = ["auth", "sfs", "compute"];
 
 /// The layers of a service: a module imports those of its own line and of the lines above it. A module that is not
 /// named is of the first line; `mod.rs` puts them together.
-const LAYERS: [&[&str]; 4] = [&["model"], &["store"], &["service"], &["api", "page", "owner"]];
+const LAYERS: [&[&str]; 4] = [&["model"], &["store"], &["service", "reconciler"], &["api", "page", "owner"]];
 
 /// The files and folders of `control` that name HTTP's types, wherever they are.
-const HTTP: [&str; 8] = ["api", "page", "caller", "error", "extract", "request", "origin", "cors"];
+const HTTP: [&str; 9] = ["api", "page", "caller", "error", "extract", "request", "origin", "cors", "service_key"];
 
 /// What the implementations of the bus import. They carry messages for whoever has some.
 const BUS: [&str; 5] = ["clock", "database", "fail_point", "message", "outbox"];

@@ -14,6 +14,7 @@ mod callers;
 mod certificates;
 mod client_certificates;
 mod commands;
+mod containers;
 mod control;
 mod drain;
 mod events_cli;

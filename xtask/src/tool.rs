@@ -68,7 +68,11 @@ pub const TEST: &[Tool] = &[
 ];
 
 /// To test it at length.
-pub const FULL: &[Tool] = &[debian("chromium", "chromium", "a test looks at the page of `edd up` with it")];
+pub const FULL: &[Tool] = &[
+    debian("chromium", "chromium", "a test looks at the page of `edd up` with it"),
+    debian("dockerd", "docker.io", "containers run in it"),
+    debian("podman", "podman", "containers run in it"),
+];
 
 /// To compare it with its peers. The peers themselves are not here: a package that starts a server on port 80 is not
 /// ours to install.

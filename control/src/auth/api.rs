@@ -12,11 +12,8 @@ mod who;
 
 use axum::Router;
 use axum::routing::{delete, get, post, put};
-use edd_events::clock::Micros;
 use http::HeaderValue;
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use crate::auth::error::AuthError;
 use crate::auth::model::Invalid;
@@ -25,6 +22,7 @@ use crate::auth::password::PasswordError;
 use crate::auth::service::Service;
 use crate::error::{Challenge, Error};
 use crate::extract::Json;
+use crate::moment::rfc3339;
 
 pub(in crate::auth) use sign_in::{client, end_session, with};
 pub(in crate::auth) use who::{identify, require_same_origin};
@@ -101,11 +99,6 @@ struct ById {
 fn next_cursor(cursor: Option<String>) -> Option<[(&'static str, HeaderValue); 1]> {
     let value = HeaderValue::from_str(&cursor?).ok()?;
     Some([(NEXT_CURSOR, value)])
-}
-
-fn rfc3339(at: Micros) -> Result<String, Error> {
-    let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(at) * 1000).map_err(Error::internal)?;
-    at.format(&Rfc3339).map_err(Error::internal)
 }
 
 impl From<AuthError> for Error {

@@ -1,14 +1,12 @@
 //! What an operator decides about the auth service.
 
-use std::fmt;
 use std::time::Duration;
-
-use sha2::{Digest, Sha256};
 
 use crate::access_token::DEFAULT_ISSUER;
 use crate::auth::limiter::Limit;
 use crate::auth::model::{NewPassword, Username};
 use crate::auth::password::PasswordConfig;
+use crate::service_key::ServiceKey;
 
 /// Everything about it. `Default` is what `edd up` runs with, but for the dashboard's host.
 #[derive(Clone, Debug)]
@@ -125,25 +123,5 @@ pub struct KeyTimes {
 impl Default for KeyTimes {
     fn default() -> Self {
         Self { rotation: Duration::from_secs(30 * 24 * 3600), lead: Duration::from_secs(24 * 3600) }
-    }
-}
-
-/// The key that services share, as its SHA-256: comparing that takes the same time wherever two keys differ first.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ServiceKey([u8; 32]);
-
-impl ServiceKey {
-    pub fn new(key: &str) -> Self {
-        Self(Sha256::digest(key).into())
-    }
-
-    pub fn is(&self, shown: &str) -> bool {
-        *self == Self::new(shown)
-    }
-}
-
-impl fmt::Debug for ServiceKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ServiceKey(…)")
     }
 }

@@ -3,6 +3,11 @@
 //! A platform is told what should be, one container at a time, and makes it so. Every call is idempotent and safe to
 //! cut off at any point: the caller comes again. It knows no user's rights, no database and no event.
 
+#[cfg(test)]
+mod conformance;
+pub mod docker;
+pub mod local;
+
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::net::IpAddr;
@@ -11,10 +16,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use edd_proto::{ContainerId, UserId};
+use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc};
 
 /// A container as its owner wants it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
     pub id: ContainerId,
     /// A label, for whoever looks at the platform itself.
@@ -35,7 +41,8 @@ pub struct Spec {
 }
 
 /// When an image is fetched.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum PullPolicy {
     Always,
     #[default]
@@ -109,7 +116,7 @@ pub enum PlatformError {
 }
 
 /// What runs in a container besides what its image starts.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exec {
     /// Program and arguments; empty: root's login shell.
     pub command: Vec<String>,
@@ -119,7 +126,7 @@ pub struct Exec {
 }
 
 /// A terminal's size in characters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Size {
     pub columns: u16,
     pub rows: u16,
@@ -159,7 +166,7 @@ pub enum Output {
 }
 
 /// How it ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Exit {
     Code(u8),
     /// By a signal, named as in SSH.
@@ -186,7 +193,9 @@ pub trait Platform: Debug + Send + Sync {
     /// `spec` holds from the next start.
     async fn ensure(&self, spec: &Spec) -> Result<(), PlatformError>;
 
-    /// Starts it unless it runs, and returns once it does; a paused one is resumed.
+    /// Starts it unless it runs, and returns once it does: once its HTTP port takes connections, where its image has
+    /// one. A paused one is resumed. One that cannot run, or does not get there in time, is no error of the platform:
+    /// it is returned as [`Phase::Failed`].
     async fn start(&self, id: ContainerId) -> Result<Observed, PlatformError>;
 
     /// Stops it: SIGTERM, and SIGKILL after `grace`. Its mounted directories stay.

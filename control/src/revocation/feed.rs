@@ -215,9 +215,11 @@ impl Feed {
     async fn position(&self) -> Result<(StreamState, u64), FeedError> {
         self.bus.ensure(&[self.consumer.stream], &[self.consumer]).await?;
         // Before the consumer: what has come since is not taken for handled.
-        let stream = self.bus.stream(self.consumer.stream.name).await?;
+        let before = self.bus.stream(self.consumer.stream.name).await?;
         let state = self.bus.consumer(&self.consumer).await?;
-        let covered = consumer::covered(&self.database, &self.consumer, &stream, &state).await?;
+        // And after it: a consumer passes what retention takes, as if it had been handled.
+        let stream = self.bus.stream(self.consumer.stream.name).await?;
+        let covered = consumer::covered(&self.database, &self.consumer, &before, &state).await?;
         Ok((stream, covered))
     }
 

@@ -1,9 +1,9 @@
-//! A local bus that tests watch, and close.
+//! A local bus that tests watch, close, and hold up.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::*;
 use crate::bus::local::LocalBus;
@@ -15,19 +15,39 @@ pub(crate) struct Watched {
     is_open: AtomicBool,
     /// Is told every answer, by the delivery's number.
     answers: Option<mpsc::Sender<(u64, Answer)>>,
+    looks: Option<Looks>,
+}
+
+/// Who asks how far a consumer is waits for the test.
+#[derive(Debug, Default)]
+struct Looks {
+    begun: Notify,
+    go: Notify,
 }
 
 impl Watched {
     pub(crate) fn telling(bus: Arc<LocalBus>, answers: mpsc::Sender<(u64, Answer)>) -> Self {
-        Self { bus, is_open: true.into(), answers: Some(answers) }
+        Self { bus, is_open: true.into(), answers: Some(answers), looks: None }
+    }
+
+    pub(crate) fn holding_looks(bus: Arc<LocalBus>) -> Self {
+        Self { bus, is_open: true.into(), answers: None, looks: Some(Looks::default()) }
     }
 
     pub(crate) fn closed(bus: Arc<LocalBus>) -> Self {
-        Self { bus, is_open: false.into(), answers: None }
+        Self { bus, is_open: false.into(), answers: None, looks: None }
     }
 
     pub(crate) fn open(&self, is_open: bool) {
         self.is_open.store(is_open, Ordering::Relaxed);
+    }
+
+    /// Has `meanwhile` happen when somebody is about to ask how far a consumer is.
+    pub(crate) async fn before_look(&self, meanwhile: impl Future<Output = ()>) {
+        let looks = self.looks.as_ref().expect("a bus that holds looks");
+        looks.begun.notified().await;
+        meanwhile.await;
+        looks.go.notify_one();
     }
 
     fn pass(&self) -> Result<&LocalBus, BusError> {
@@ -56,6 +76,10 @@ impl Bus for Watched {
     }
 
     async fn consumer(&self, consumer: &Consumer) -> Result<ConsumerState, BusError> {
+        if let Some(looks) = &self.looks {
+            looks.begun.notify_one();
+            looks.go.notified().await;
+        }
         self.pass()?.consumer(consumer).await
     }
 

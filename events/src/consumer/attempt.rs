@@ -5,12 +5,16 @@ use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
+use sqlx::AnyConnection;
 
 use super::{Consumer, DOWN_PAUSE, Failure, LONGEST_PAUSE, Outcome, Task, retry};
+use crate::bus::Delivery;
 use crate::clock::micros;
 use crate::consumer::retry::Retry;
+use crate::database::Transaction;
 use crate::dead_letter::{self, Death};
 use crate::fail_point::fail_point;
+use crate::message::Message;
 use crate::{event_log, inbox};
 
 /// Tries before an event is dead, counted in our database because brokers forget.
@@ -24,7 +28,13 @@ impl Consumer {
     /// Has `task` done with: handled, put aside for later, or buried; unless nothing can be done now.
     pub(super) async fn settle(&self, task: &Task) -> Outcome {
         let started = Instant::now();
-        let outcome = match self.attempt(task).await {
+        let outcome = self.attempt(task).await;
+        self.conclude(task, outcome, started).await
+    }
+
+    /// What follows from a try that began at `started`.
+    pub(super) async fn conclude(&self, task: &Task, outcome: Result<Outcome, Failure>, started: Instant) -> Outcome {
+        let outcome = match outcome {
             Ok(outcome) => Ok(outcome),
             Err(failure) => self.fail(task, &failure).await,
         };
@@ -49,10 +59,7 @@ impl Consumer {
         let mut transaction = self.database.begin().await?;
         match task {
             Task::Delivered(delivery) => {
-                if retry::holds_up(&mut transaction, &self.spec, message).await? {
-                    let (stream_seq, message) = (delivery.seq, message.clone());
-                    let behind = Retry { id: 0, stream_seq, message, attempts: 0, first_at: now, due_at: now };
-                    retry::put(&mut transaction, &self.spec, &behind).await?;
+                if self.puts_behind(delivery, &mut transaction).await? {
                     self.database.commit(transaction).await?;
                     return Ok(Outcome::Behind);
                 }
@@ -68,25 +75,47 @@ impl Consumer {
                 }
             }
         }
-        let is_new = inbox::note(&mut transaction, self.spec.name, &message.event_id, now).await?;
+        let new = inbox::note(&mut transaction, self.spec.name, &[message], now).await?;
         // A letter has been in the inbox since it died.
-        if !is_new && !matches!(task, Task::Requeued(_)) {
+        if new.is_empty() && !matches!(task, Task::Requeued(_)) {
             self.database.commit(transaction).await?;
             return Ok(Outcome::Duplicate);
         }
-        fail_point!("consumer.delivered");
-        self.handle(task, &mut transaction).await?;
-        event_log::completed(&mut transaction, self.spec.name, message, now).await?;
-        fail_point!("consumer.handled");
-        self.database.commit(transaction).await?;
-        fail_point!("consumer.committed");
+        self.handle(message, &mut transaction).await?;
+        event_log::completed(&mut transaction, self.spec.name, &[message], now).await?;
+        self.commit(transaction).await?;
         Ok(Outcome::Handled)
     }
 
+    /// Has a delivery wait if an earlier event of its entity does. Whether that is so.
+    pub(super) async fn puts_behind(
+        &self,
+        delivery: &Delivery,
+        connection: &mut AnyConnection,
+    ) -> Result<bool, Failure> {
+        let (message, now) = (&delivery.message, self.clock.now());
+        if !retry::holds_up(connection, &self.spec, message).await? {
+            return Ok(false);
+        }
+        let (stream_seq, message) = (delivery.seq, message.clone());
+        let behind = Retry { id: 0, stream_seq, message, attempts: 0, first_at: now, due_at: now };
+        retry::put(connection, &self.spec, &behind).await?;
+        Ok(true)
+    }
+
+    /// Commits effects.
+    pub(super) async fn commit(&self, transaction: Transaction) -> sqlx::Result<()> {
+        fail_point!("consumer.handled");
+        self.database.commit(transaction).await?;
+        fail_point!("consumer.committed");
+        Ok(())
+    }
+
     /// Runs the handler; one that panics or hangs has failed like any other, and others go on.
-    async fn handle(&self, task: &Task, connection: &mut sqlx::AnyConnection) -> Result<(), Failure> {
+    pub(super) async fn handle(&self, message: &Message, connection: &mut AnyConnection) -> Result<(), Failure> {
+        fail_point!("consumer.delivered");
         // What it leaves half done is in the transaction, which is rolled back.
-        let handling = AssertUnwindSafe(self.handler.handle(task.message(), connection)).catch_unwind();
+        let handling = AssertUnwindSafe(self.handler.handle(message, connection)).catch_unwind();
         match tokio::time::timeout(LONGEST_TRY, handling).await {
             Ok(Ok(result)) => result,
             Ok(Err(panic)) => Err(Failure::Transient(format!("the handler panicked: {}", said(&*panic)))),
@@ -117,7 +146,7 @@ impl Consumer {
                 retry::take(&mut transaction, retry.id).await?;
             }
             // The bus may deliver it again if it does not hear our answer.
-            inbox::note(&mut transaction, self.spec.name, &message.event_id, now).await?;
+            inbox::note(&mut transaction, self.spec.name, &[message], now).await?;
             let (stream, consumer) = (self.spec.stream.name, self.spec.name);
             let death = Death { stream, stream_seq, consumer, error, attempts, first_at, now };
             dead_letter::bury(&mut transaction, message, &death).await?;

@@ -9,6 +9,9 @@ use crate::database::Database;
 /// Up to where all messages of a stream have had the effect that `consumer` gives them in `database`, or are dead
 /// letters. `stream` was read before `state`.
 ///
+/// A consumer passes what retention takes, as if it had been handled: who must know of that looks at the stream once more
+/// after `state` was read, and compares where it begins with what was covered at the last look.
+///
 /// # Errors
 /// The database fails.
 pub async fn covered(

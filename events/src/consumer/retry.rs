@@ -29,6 +29,13 @@ pub(super) async fn holds_up(connection: &mut AnyConnection, spec: &Spec, messag
     Ok(select.fetch_optional(connection).await?.is_some())
 }
 
+/// Whether any event waits.
+pub(super) async fn any(connection: &mut AnyConnection, spec: &Spec) -> sqlx::Result<bool> {
+    let select = sqlx::query_scalar::<_, i64>("SELECT id FROM retries WHERE consumer = $1 AND stream = $2 LIMIT 1");
+    let select = select.bind(spec.name).bind(spec.stream.name);
+    Ok(select.fetch_optional(connection).await?.is_some())
+}
+
 /// Has an event wait; one that does already waits until `due_at` instead.
 pub(super) async fn put(connection: &mut AnyConnection, spec: &Spec, retry: &Retry) -> sqlx::Result<()> {
     let message = &retry.message;

@@ -3,6 +3,7 @@
 mod dead_letters;
 mod outages;
 mod restarts;
+mod runs;
 mod signs_of_life;
 
 use std::collections::{HashMap, VecDeque};

@@ -140,7 +140,7 @@ async fn what_is_rolled_back_leaves_no_trace(kind: Kind) {
     let mut transaction = fixture.database.begin().await.expect("a transaction");
     let message = conformance::message("1", "user.a.created");
     outbox::add(&mut transaction, &message, 1).await.expect("a row");
-    completed(&mut transaction, "mailer", &message, 1).await.expect("a row");
+    completed(&mut transaction, "mailer", &[&message], 1).await.expect("a row");
     drop(transaction);
     assert!(fixture.newest(&Filter::default(), None, 10).await.is_empty());
 }

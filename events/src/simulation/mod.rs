@@ -16,7 +16,9 @@ mod service;
 mod verdict;
 mod world;
 
-use std::panic::AssertUnwindSafe;
+use std::collections::HashSet;
+use std::num::NonZero;
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,6 +36,8 @@ use crate::clock::SystemClock;
 const SHORT: u64 = 2_000;
 /// And of a long one.
 const LONG: u64 = 50_000;
+/// Schedules of a short run that are compared with themselves; of a long one, as many as a short one has.
+const TWICE: u64 = 100;
 /// Longest that one may take: it does not end otherwise.
 const LONGEST: Duration = Duration::from_secs(120);
 /// Seeds that found something once.
@@ -77,35 +81,58 @@ async fn check(arena: &Arena, seed: u64) -> Ran {
     ran
 }
 
-#[tokio::test]
-async fn all_comes_out_right_whatever_goes_wrong() {
-    let arena = Arena::open().await;
-    if let Some(seed) = std::env::var_os("EDD_SIMULATION_SEED") {
-        let seed = seed.to_string_lossy().parse().expect("EDD_SIMULATION_SEED is a number");
-        println!("{}", check(&arena, seed).await.trace.join("\n"));
-        return;
-    }
+/// The one schedule that is to be run and shown.
+fn wanted() -> Option<u64> {
+    let seed = std::env::var("EDD_SIMULATION_SEED").ok()?;
+    Some(seed.parse().expect("EDD_SIMULATION_SEED is a number"))
+}
+
+/// Whether there is time for what takes long.
+fn is_full_run() -> bool {
+    std::env::var_os("EDD_TEST_FULL").is_some()
+}
+
+#[test]
+fn all_comes_out_right_whatever_goes_wrong() {
     let began = Instant::now();
-    for seed in FOUND {
-        check(&arena, seed).await;
-    }
-    let count = if std::env::var_os("EDD_TEST_FULL").is_some() { LONG } else { SHORT };
-    let mut steps = 0;
-    for seed in 0..count {
-        steps += check(&arena, seed).await.depth;
-    }
-    println!("{count} schedules of {} steps each in {:?}", steps as u64 / count, began.elapsed());
+    let count = if is_full_run() { LONG } else { SHORT };
+    let seeds = wanted().map_or_else(|| FOUND.into_iter().chain(0..count).collect(), |seed| vec![seed]);
+    let lanes = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let steps: usize = std::thread::scope(|scope| {
+        let lane = |lane: usize| seeds.iter().skip(lane).step_by(lanes).copied();
+        // All at once, before the first is waited for.
+        let running: Vec<_> = (0..lanes).map(|number| scope.spawn(move || run_all(lane(number)))).collect();
+        running.into_iter().map(|lane| lane.join().unwrap_or_else(|panic| resume_unwind(panic))).sum()
+    });
+    println!("{} schedules of {} steps each in {:?}", seeds.len(), steps / seeds.len(), began.elapsed());
+}
+
+/// Runs one schedule after the other, in databases of its own: the steps that they took.
+fn run_all(seeds: impl Iterator<Item = u64>) -> usize {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let (arena, mut steps) = (Arena::open().await, 0);
+        for seed in seeds {
+            let ran = check(&arena, seed).await;
+            if wanted().is_some() {
+                println!("{}", ran.trace.join("\n"));
+            }
+            steps += ran.depth;
+        }
+        steps
+    })
 }
 
 #[tokio::test]
 async fn a_seed_tells_all_that_happens() {
     let (arena, other) = (Arena::open().await, Arena::open().await);
-    let mut seen = Vec::new();
-    for seed in 0..20 {
+    let mut seen = HashSet::new();
+    for seed in 0..if is_full_run() { SHORT } else { TWICE } {
         let ran = run(&arena, seed).await;
-        assert_eq!(ran, run(&other, seed).await);
-        assert!(!seen.contains(&ran.trace), "{seed} is like another");
-        seen.push(ran.trace);
+        let again = run(&other, seed).await;
+        let differ = ran.trace.iter().zip(&again.trace).find(|(one, two)| one != two);
+        assert!(ran == again, "schedule {seed} is another when it is run again: {differ:?}");
+        assert!(seen.insert(ran.trace), "{seed} is like another");
     }
 }
 

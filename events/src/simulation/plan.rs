@@ -32,6 +32,8 @@ pub(super) enum Fault {
     Poison,
     /// What a handler needs besides the database is away.
     Dependency,
+    /// A handler takes so long that what shares its transaction may not fit into it.
+    Slow,
     /// The process dies after the handler's effect and before the commit.
     Death,
     /// A commit never reaches the database.
@@ -41,7 +43,7 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Pause,
         Self::Unreachable,
         Self::NoReply,
@@ -52,6 +54,7 @@ impl Fault {
         Self::Transient,
         Self::Poison,
         Self::Dependency,
+        Self::Slow,
         Self::Death,
         Self::LostCommit,
         Self::SilentCommit,

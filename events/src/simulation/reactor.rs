@@ -1,6 +1,7 @@
 //! A handler that records what took effect, in which order, and fails as the schedule wants it to.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use edd_proto::Consumer as Spec;
@@ -12,6 +13,9 @@ use super::world::World;
 use crate::consumer::{Failure, Handler, MAX_ATTEMPTS};
 use crate::database::Step;
 use crate::message::Message;
+
+/// What a slow handler takes: two of them are too much for one transaction.
+const SLOW: Duration = Duration::from_millis(6);
 
 pub(super) const EFFECTS: Step = Step {
     version: 1001,
@@ -87,6 +91,9 @@ impl Handler for Reactor {
         self.check(message, connection).await?;
         let insert = sqlx::query("INSERT INTO effects (stream, event_id, life) VALUES ($1, $2, $3)");
         insert.bind(stream).bind(event_id).bind(i64::from(self.life)).execute(connection).await?;
+        if self.world.strikes(Fault::Slow) {
+            self.world.clock.advance(SLOW);
+        }
         if self.world.strikes(Fault::Death) {
             self.world.die().await;
         }

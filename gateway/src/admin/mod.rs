@@ -26,6 +26,7 @@ use crate::certs::CertStore;
 use crate::health::{Check, Health};
 use crate::metrics::Metrics;
 use crate::path;
+use crate::ports::ListenerSet;
 use crate::router::Router;
 use crate::table::normalize_host;
 
@@ -36,6 +37,7 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     pub health: Health,
     pub certs: CertStore,
+    pub ports: ListenerSet,
     pub access_log: AccessLog,
 }
 
@@ -49,9 +51,10 @@ pub async fn serve(listener: TcpListener, admin: Admin, stop: CancellationToken)
         .route("/routes", get(routes))
         .route("/routes/explain", get(explain))
         .route("/certs", get(certs))
+        .route("/ports", get(ports))
         .route("/tap", get(tap::tap))
         .fallback(|| async {
-            Problem::not_found("no such page; see /readyz, /metrics, /routes, /routes/explain, /certs, /tap")
+            Problem::not_found("no such page; see /readyz, /metrics, /routes, /routes/explain, /certs, /ports, /tap")
         })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed("this page is read, with GET or HEAD") })
         .with_state(admin);
@@ -155,6 +158,10 @@ pub fn split_url(url: &str) -> Result<(String, String), String> {
     let path = if path.is_empty() { "/" } else { path };
     let path = path::normalize(path).map_err(|error| format!("`{path}`: {}", error.explain()))?;
     Ok((host.into_owned(), path.into_owned()))
+}
+
+async fn ports(State(admin): State<Admin>) -> Response {
+    Json(serde_json::json!({ "ports": admin.ports.report() })).into_response()
 }
 
 async fn certs(State(admin): State<Admin>) -> Response {

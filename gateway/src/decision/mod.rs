@@ -3,6 +3,9 @@
 //! An engine (see [`crate::proxy`]) parses the request, calls [`decide`] and applies the
 //! [`Decision`]; every rule lives here and in [`crate::policy`], one file per rule.
 
+mod by_port;
+mod lookup;
+
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,9 +16,8 @@ use crate::exchange::RequestId;
 use crate::live::{LiveRoute, Shape};
 use crate::metrics::Listener;
 use crate::path;
-use crate::policy::{client_auth, cookies, forwarding, header_edits, limits, redirect, upgrade};
+use crate::policy::{client_auth, container, cookies, forwarding, header_edits, limits, redirect, upgrade};
 use crate::reason::Reason;
-use crate::route::Action;
 use crate::router::Snapshot;
 use crate::table::{normalize_host, upstream_path};
 
@@ -48,6 +50,8 @@ pub struct RequestHead<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Peer<'a> {
     pub listener: Listener,
+    /// The port of containers that the connection came by, if it is one.
+    pub dynamic_port: Option<u16>,
     /// The other end of the connection, or what a trusted PROXY header says it is.
     pub ip: IpAddr,
     /// Its forwarding headers count.
@@ -73,6 +77,8 @@ pub struct TlsPeer {
 #[derive(Debug)]
 pub enum Decision {
     Forward(Forward),
+    /// Wake the container that the route leads to, then take a new snapshot and decide again.
+    Wake(Arc<LiveRoute>),
     Answer(Answer),
 }
 
@@ -141,7 +147,7 @@ pub fn identify(head: &RequestHead<'_>, peer: &Peer<'_>, fresh: RequestId) -> Id
 /// Decides. Pure: the same arguments give the same decision.
 pub fn decide(head: &RequestHead<'_>, peer: &Peer<'_>, identity: &Identity, snapshot: &Snapshot) -> Decision {
     match try_forward(head, peer, identity, snapshot) {
-        Ok(forward) => Decision::Forward(forward),
+        Ok(decision) => decision,
         Err(answer) => Decision::Answer(*answer),
     }
 }
@@ -151,7 +157,7 @@ fn try_forward(
     peer: &Peer<'_>,
     identity: &Identity,
     snapshot: &Snapshot,
-) -> Result<Forward, Box<Answer>> {
+) -> Result<Decision, Box<Answer>> {
     if matches!(*head.method, Method::CONNECT | Method::TRACE) {
         return Err(answer(Reason::MethodNotAllowed, "CONNECT and TRACE are not forwarded"));
     }
@@ -161,18 +167,23 @@ fn try_forward(
     let asterisk = head.path == "*" && *head.method == Method::OPTIONS;
     let path = if asterisk { Ok(Cow::Borrowed("/")) } else { path::normalize(head.path) };
     let path = path.map_err(|error| answer(Reason::BadPath, error.explain()))?;
-    let Some(live) = snapshot.table.match_http(&host, &path) else {
-        return Err(answer(Reason::NoRoute, "no route takes this host and path"));
+    let live = match peer.dynamic_port {
+        Some(port) => by_port::find(snapshot, port, &host, peer.tls.is_some())?,
+        None => lookup::find(snapshot, &host, &path)?,
     };
-    let route = &live.route;
+    let (route, backend) = (&live.route, live.backend());
     redirect::to_https(route, head, peer, &host, &path).map_err(|redirect| Box::new(redirect.on(live)))?;
+    if let Some(backend) = backend {
+        container::check_https(backend, head, peer).map_err(|refused| Box::new(refused.on(live)))?;
+    }
     client_auth::check(route, peer, &host).map_err(|refused| Box::new(refused.on(live)))?;
     redirect::elsewhere(route, head, &path).map_err(|redirect| Box::new(redirect.on(live)))?;
     limits::check_length(route, head.body).map_err(|refused| Box::new(refused.on(live)))?;
-    let Action::Proxy { .. } = route.action else {
-        // `redirect::elsewhere` answers for every redirecting route.
-        return Err(answer(Reason::Internal, "a redirecting route did not redirect"));
-    };
+    if let Some(backend) = backend
+        && !container::is_awake(backend).map_err(|refused| Box::new(refused.on(live)))?
+    {
+        return Ok(Decision::Wake(Arc::clone(live)));
+    }
     let shape = upgrade::shape(route, head);
     let mut headers = HeaderOps::with_capacity(8);
     upgrade::strip(shape, head, &mut headers);
@@ -186,7 +197,8 @@ fn try_forward(
         None if path != head.path => Some(with_query(&path, head.query)),
         None => None,
     };
-    Ok(Forward { route: Arc::clone(live), target, headers, shape, max_body_bytes: route.max_body_bytes })
+    let (route, max_body_bytes) = (Arc::clone(live), route.max_body_bytes);
+    Ok(Decision::Forward(Forward { route, target, headers, shape, max_body_bytes }))
 }
 
 fn answer(reason: Reason, detail: &'static str) -> Box<Answer> {

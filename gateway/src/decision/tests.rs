@@ -6,7 +6,7 @@ use http::header;
 
 use super::*;
 use crate::metrics::Metrics;
-use crate::route::{Authority, ClientAuth, HostPattern, PathPrefix, Protocol, Redirect, Route, Source, Target};
+use crate::route::{Action, Authority, ClientAuth, HostPattern, PathPrefix, Protocol, Redirect, Route, Source, Target};
 use crate::table::RouteTable;
 use crate::upstream::Upstreams;
 
@@ -67,14 +67,14 @@ impl Outcome {
     fn reason(&self) -> Option<Reason> {
         match &self.decision {
             Decision::Answer(answer) => Some(answer.reason),
-            Decision::Forward(_) => None,
+            Decision::Forward(_) | Decision::Wake(_) => None,
         }
     }
 
     fn forward(&self) -> &Forward {
         match &self.decision {
             Decision::Forward(forward) => forward,
-            Decision::Answer(answer) => panic!("answered: {answer:?}"),
+            other => panic!("not forwarded: {other:?}"),
         }
     }
 
@@ -105,6 +105,7 @@ fn run(request: &Request<'_>, snapshot: &Snapshot) -> Outcome {
     };
     let peer = Peer {
         listener: Listener::Http,
+        dynamic_port: None,
         ip,
         trusted: networks.iter().any(|network| network.contains(&ip)),
         tls: request.tls.as_ref(),
@@ -263,7 +264,7 @@ fn redirects_keep_path_and_query_unless_exact() {
     };
     let location = |snapshot: &Snapshot| match run(&get("a.example/old/x?q"), snapshot).decision {
         Decision::Answer(answer) => (answer.status.as_u16(), answer.location.unwrap()),
-        Decision::Forward(_) => panic!("forwarded"),
+        other => panic!("not answered: {other:?}"),
     };
     assert_eq!(location(&redirect(false)), (308, "https://b.example/x?q".to_owned()));
     assert_eq!(location(&redirect(true)), (308, "https://b.example".to_owned()));

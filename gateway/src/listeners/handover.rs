@@ -16,8 +16,8 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Sockets that one handover may carry; the kernel's own limit is 253.
-const MAX_SOCKETS: usize = 64;
+/// Sockets that one handover may carry, which is the kernel's own limit. The others are bound by the successor.
+const MAX_SOCKETS: usize = 253;
 /// Longest wait for the other process at each step.
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_MESSAGE_BYTES: usize = 16 * 1024;
@@ -29,6 +29,8 @@ pub enum Role {
     Http,
     Https,
     Admin,
+    /// A port of containers; which one, the socket tells.
+    Dynamic,
 }
 
 /// The sockets, as both processes name them.
@@ -93,12 +95,12 @@ pub fn offer(path: &Path) -> io::Result<Offer> {
 }
 
 impl Offer {
-    /// Waits for a successor, passes it `sockets`, and returns when it says that it serves. One
+    /// Waits for a successor, passes it the `sockets` that there are then, and returns when it says that it serves. One
     /// that dies on the way changes nothing; the next one is waited for. Blocks.
-    pub fn wait(&self, sockets: &[(Role, OwnedFd)]) -> io::Result<()> {
+    pub fn wait(&self, sockets: impl Fn() -> io::Result<Vec<(Role, OwnedFd)>>) -> io::Result<()> {
         loop {
             let (stream, _) = self.listener.accept()?;
-            match serve(stream, sockets) {
+            match sockets().and_then(|sockets| serve(stream, &sockets)) {
                 Ok(()) => return Ok(()),
                 Err(error) => tracing::warn!(%error, "a takeover was begun and not finished; serving on"),
             }
@@ -116,12 +118,14 @@ fn serve(mut stream: UnixStream, sockets: &[(Role, OwnedFd)]) -> io::Result<()> 
 }
 
 fn send(stream: &UnixStream, sockets: &[(Role, OwnedFd)]) -> io::Result<()> {
+    // The ports of containers stand behind the gateway's own.
+    let sockets = &sockets[..sockets.len().min(MAX_SOCKETS)];
     let roles: Vec<Role> = sockets.iter().map(|(role, _)| *role).collect();
     let message = serde_json::to_vec(&roles)?;
     let fds: Vec<_> = sockets.iter().map(|(_, fd)| fd.as_fd()).collect();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SOCKETS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    if fds.len() > MAX_SOCKETS || !control.push(SendAncillaryMessage::ScmRights(&fds)) {
+    if !control.push(SendAncillaryMessage::ScmRights(&fds)) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many sockets for one handover"));
     }
     rustix::net::sendmsg(stream, &[IoSlice::new(&message)], &mut control, SendFlags::NOSIGNAL)?;
@@ -153,9 +157,10 @@ mod tests {
         let path = socket_path(dir.path());
         let old = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = old.local_addr().unwrap();
-        let passed = vec![(Role::Http, OwnedFd::from(old.try_clone().unwrap()))];
+        let passed = old.try_clone().unwrap();
         let offer = offer(&path).unwrap();
-        let waiting = std::thread::spawn(move || offer.wait(&passed).map(|()| drop(passed)));
+        let sockets = move || Ok(vec![(Role::Http, OwnedFd::from(passed.try_clone()?))]);
+        let waiting = std::thread::spawn(move || offer.wait(sockets));
 
         // A successor that dies in between changes nothing.
         drop(take(&path).unwrap());

@@ -6,9 +6,10 @@ mod proxy_protocol;
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -50,15 +51,43 @@ pub struct Shared {
 
 /// Binds a listening socket; port 0 takes a free one.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A restarted gateway must not wait for old connections to time out.
-    socket.set_reuseaddr(true)?;
+    let socket = unbound(address)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
+fn unbound(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A restarted gateway must not wait for old connections to time out.
+    socket.set_reuseaddr(true)?;
+    Ok(socket)
+}
+
+/// Whether [`bind`] would succeed. Nothing listens meanwhile: no client comes and is lost.
+pub fn try_bind(address: SocketAddr) -> io::Result<()> {
+    unbound(address)?.bind(address)
+}
+
+/// Another handle on a listening socket.
+pub fn duplicate(listener: &TcpListener) -> io::Result<OwnedFd> {
+    listener.as_fd().try_clone_to_owned()
+}
+
 /// Accepts connections until `stop`; when it returns, the drain knows of every one of them.
 pub async fn accept(listener: TcpListener, kind: Listener, shared: Arc<Shared>, stop: CancellationToken) {
+    let serve = |stream, remote, ticket| serve(stream, remote, kind, Arc::clone(&shared), ticket);
+    accept_each(listener, kind, &shared, &shared.drain, stop, serve).await;
+}
+
+/// The same, with `serve` for what happens to a connection, and a drain of the listener's own.
+pub async fn accept_each<F: Future<Output = ()> + Send + 'static>(
+    listener: TcpListener,
+    kind: Listener,
+    shared: &Shared,
+    drain: &Drain,
+    stop: CancellationToken,
+    serve: impl Fn(TcpStream, SocketAddr, Ticket) -> F,
+) {
     loop {
         let accepted = tokio::select! {
             biased;
@@ -71,9 +100,10 @@ pub async fn accept(listener: TcpListener, kind: Listener, shared: Arc<Shared>, 
                     shared.metrics.connections_refused.with_label_values(&["max_connections"]).inc();
                     continue;
                 }
+                // Failing means that the client is gone already, which the first read tells.
+                let _ = stream.set_nodelay(true);
                 // Here and not in the task: a drain that begins now has to know of it.
-                let ticket = shared.drain.register();
-                tokio::spawn(serve(stream, remote, kind, Arc::clone(&shared), ticket));
+                tokio::spawn(serve(stream, remote, drain.register()));
             }
             Err(error) => {
                 shared.metrics.accept_errors.inc();
@@ -85,10 +115,10 @@ pub async fn accept(listener: TcpListener, kind: Listener, shared: Arc<Shared>, 
 }
 
 /// Counts a connection in the gauge for as long as it lives.
-struct OpenConnection(prometheus::IntGauge);
+pub struct OpenConnection(prometheus::IntGauge);
 
 impl OpenConnection {
-    fn new(shared: &Shared, kind: Listener, protocol: &str) -> Self {
+    pub fn new(shared: &Shared, kind: Listener, protocol: &str) -> Self {
         let gauge = shared.metrics.connections.with_label_values(&[kind.as_str(), protocol]);
         gauge.inc();
         Self(gauge)
@@ -102,22 +132,25 @@ impl Drop for OpenConnection {
 }
 
 async fn serve(stream: TcpStream, remote: SocketAddr, kind: Listener, shared: Arc<Shared>, ticket: Ticket) {
-    // Failing means that the client is gone already, which the first read tells.
-    let _ = stream.set_nodelay(true);
     let opening = tokio::time::timeout(shared.handshake_timeout, open(stream, remote, kind, &shared));
     let Ok(Some((conn, is_h2))) = opening.await else { return };
-    let conn = Box::new(conn);
+    serve_http(Box::new(conn), is_h2, &shared, &ticket).await;
+}
+
+/// Serves requests until the connection ends.
+pub async fn serve_http(conn: Box<Conn>, is_h2: bool, shared: &Shared, ticket: &Ticket) {
+    let kind = conn.info.listener;
     let h2 = if is_h2 {
         conn
     } else {
-        let _open = OpenConnection::new(&shared, kind, "h1");
-        match until_cut(conn, &shared.server, &ticket).await {
+        let _open = OpenConnection::new(shared, kind, "h1");
+        match until_cut(conn, &shared.server, ticket).await {
             Outcome::Closed => return,
             Outcome::Http2(conn) => conn,
         }
     };
-    let _open = OpenConnection::new(&shared, kind, "h2");
-    http2::serve(h2, &shared.server, &ticket).await;
+    let _open = OpenConnection::new(shared, kind, "h2");
+    http2::serve(h2, &shared.server, ticket).await;
 }
 
 /// Serves HTTP/1 until the connection ends; when it is cut off, its request is dropped where it stands.
@@ -134,8 +167,17 @@ async fn until_cut(conn: Box<Conn>, server: &Server, ticket: &Ticket) -> Outcome
     .await
 }
 
-/// From an accepted socket to a connection that HTTP can be spoken on, and whether it is HTTP/2.
-async fn open(stream: TcpStream, remote: SocketAddr, kind: Listener, shared: &Shared) -> Option<(Conn, bool)> {
+/// An accepted connection, and who made it.
+pub struct Arrived {
+    pub stream: Rewind,
+    /// The other end, or what a trusted PROXY header says it is.
+    pub ip: IpAddr,
+    /// The client's forwarding headers count.
+    pub trusted: bool,
+}
+
+/// Reads the PROXY header of a trusted peer. None: it is malformed.
+pub async fn arrive(stream: TcpStream, remote: SocketAddr, shared: &Shared) -> Option<Arrived> {
     let is_trusted = |ip: IpAddr| shared.trusted_proxies.iter().any(|network| network.contains(&ip));
     let mut ip = remote.ip().to_canonical();
     let mut stream = Rewind::new(stream);
@@ -150,41 +192,32 @@ async fn open(stream: TcpStream, remote: SocketAddr, kind: Listener, shared: &Sh
             }
         }
     }
-    let info = |tls| {
-        Arc::new(ConnInfo {
-            listener: kind,
-            ip,
-            trusted: is_trusted(ip),
-            tls,
-            upgraded: AtomicBool::new(false),
-            bad_body: AtomicBool::new(false),
-            awaits_client: AtomicBool::new(false),
-            give_up: AtomicBool::new(false),
-            holding: AtomicBool::new(false),
-            release: AtomicBool::new(false),
-            cut: AtomicBool::new(false),
-        })
-    };
-    match kind {
-        Listener::Http => Some((Conn::new(Transport::Plain(stream), info(None)), false)),
-        Listener::Https => {
-            if !stream.fill(1).await.ok()? {
-                return None;
-            }
-            if stream.ahead[0] != TLS_HANDSHAKE {
-                refuse_plain(Conn::new(Transport::Plain(stream), info(None)), shared).await;
-                return None;
-            }
-            let (transport, tls, is_h2) = handshake(stream, shared).await?;
-            Some((Conn::new(transport, info(Some(tls))), is_h2))
-        }
+    Some(Arrived { stream, ip, trusted: is_trusted(ip) })
+}
+
+/// From an accepted socket to a connection that HTTP can be spoken on, and whether it is HTTP/2.
+async fn open(stream: TcpStream, remote: SocketAddr, kind: Listener, shared: &Shared) -> Option<(Conn, bool)> {
+    let Arrived { mut stream, ip, trusted } = arrive(stream, remote, shared).await?;
+    let info = |tls| Arc::new(ConnInfo::new(kind, None, ip, trusted, tls));
+    if kind == Listener::Http {
+        return Some((Conn::new(Transport::Plain(stream), info(None)), false));
     }
+    if !stream.fill(1).await.ok()? {
+        return None;
+    }
+    if stream.ahead[0] != TLS_HANDSHAKE {
+        refuse_plain(Conn::new(Transport::Plain(stream), info(None)), shared).await;
+        return None;
+    }
+    let (transport, tls, is_h2) = handshake(stream, shared).await?;
+    Some((Conn::new(transport, info(Some(tls))), is_h2))
 }
 
 /// The content type of a TLS record that begins a handshake (RFC 8446 §5.1).
-const TLS_HANDSHAKE: u8 = 0x16;
+pub const TLS_HANDSHAKE: u8 = 0x16;
 
-async fn handshake(stream: Rewind, shared: &Shared) -> Option<(Transport, TlsPeer, bool)> {
+/// Shakes hands with the certificate for the name that the client asks for; true: HTTP/2 was agreed on.
+pub async fn handshake(stream: Rewind, shared: &Shared) -> Option<(Transport, TlsPeer, bool)> {
     let count = |version: &str, result: &str| shared.metrics.tls_handshakes.with_label_values(&[version, result]).inc();
     let mut start = match LazyConfigAcceptor::new(Acceptor::default(), stream).await {
         Ok(start) => start,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use edd_proto::compute::ContainerStatus;
 use edd_proto::{ContainerId, UserId};
 use pingora_core::upstreams::peer::HttpPeer;
+use serde::{Deserialize, Serialize};
 
 use crate::live::life::{Ledger, Life, Visit};
 use crate::live::{Hop, peer};
@@ -13,7 +14,8 @@ use crate::route::{Protocol, Route};
 use crate::upstream::Upstream;
 
 /// What a container does, as far as requests are concerned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Status {
     /// Accepted, made or started: it will answer.
     Starting,

@@ -36,6 +36,10 @@ fn query(head: &RequestHead<'_>) -> String {
 /// The port to name: a client that named one reached the listener itself, one that named none came
 /// through whatever maps 80 and 443 to the listeners.
 fn https_port(head: &RequestHead<'_>, peer: &Peer<'_>) -> Option<u16> {
+    if let Some(port) = peer.dynamic_port {
+        // It speaks both, and another port is another service of the container.
+        return Some(port);
+    }
     let (_, port) = head.authority?.rsplit_once(':')?;
     port.parse::<u16>().ok().map(|_| peer.https_port).filter(|port| *port != 443)
 }

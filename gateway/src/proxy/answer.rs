@@ -40,8 +40,8 @@ pub fn render(answer: &Answer, request: &HeaderMap, id: &RequestId) -> Rendered 
     if let Some(location) = &answer.location {
         put(header::LOCATION, location);
     }
-    if answer.status == StatusCode::SERVICE_UNAVAILABLE {
-        put(header::RETRY_AFTER, "1");
+    if let Some(seconds) = retry_after(answer.reason) {
+        put(header::RETRY_AFTER, seconds);
     }
     if answer.status == StatusCode::METHOD_NOT_ALLOWED {
         put(header::ALLOW, "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
@@ -85,6 +85,21 @@ impl Rendered {
     }
 }
 
+/// After how many seconds it makes sense to ask again, if it does without anybody doing something about it.
+fn retry_after(reason: Reason) -> Option<&'static str> {
+    match reason {
+        Reason::ContainerStopped | Reason::ContainerFailed => None,
+        Reason::ContainerStarting | Reason::ContainerWaking | Reason::ContainersUnknown => Some("2"),
+        Reason::WakeQueueFull | Reason::WakeFailed | Reason::WakeTimeout => Some("5"),
+        _ => (reason.status() == StatusCode::SERVICE_UNAVAILABLE).then_some("1"),
+    }
+}
+
+/// Whether a person may leave the page open until the answer is there.
+fn reloads_itself(reason: Reason) -> bool {
+    matches!(reason, Reason::ContainerStarting | Reason::ContainerWaking)
+}
+
 fn form_for(request: &HeaderMap) -> Form {
     let value = |name| request.get(name).map(HeaderValue::as_bytes).unwrap_or_default();
     if value(header::CONTENT_TYPE).starts_with(b"application/grpc") {
@@ -100,7 +115,9 @@ fn form_for(request: &HeaderMap) -> Form {
 fn grpc_status(reason: Reason) -> &'static str {
     match reason {
         Reason::NoRoute | Reason::MethodNotAllowed => "12",
-        Reason::UpstreamTimeout | Reason::UpstreamConnectTimeout | Reason::HeaderTimeout => "4",
+        Reason::NoContainer => "5",
+        Reason::HttpsDisabled => "7",
+        Reason::WakeTimeout | Reason::UpstreamTimeout | Reason::UpstreamConnectTimeout | Reason::HeaderTimeout => "4",
         Reason::BodyTooLarge | Reason::HeadersTooLarge => "8",
         Reason::ClientCertificate => "16",
         _ if reason.status().is_client_error() => "3",
@@ -131,11 +148,15 @@ fn sentence(text: &str) -> String {
 fn html(answer: &Answer, id: &RequestId) -> String {
     let status = answer.status.as_u16();
     let title = answer.status.canonical_reason().unwrap_or("Error");
+    let reload = match retry_after(answer.reason).filter(|_| reloads_itself(answer.reason)) {
+        Some(seconds) => format!("<meta http-equiv=\"refresh\" content=\"{seconds}\">"),
+        None => String::new(),
+    };
     let mut page = String::with_capacity(1024);
     // Writing to a String cannot fail.
     let _ = writeln!(
         page,
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">{reload}\
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><title>{status} {title}</title>\
          <style>:root{{color-scheme:light dark}}body{{font:16px/1.5 system-ui,sans-serif;max-width:36rem;margin:15vh auto;\
          padding:0 1.5rem}}h1{{font-size:1.5rem}}code{{font-size:.9em}}footer{{margin-top:2rem;opacity:.7;font-size:.85rem}}\
@@ -182,6 +203,11 @@ mod tests {
         let (page, body) = rendered(&answer, "accept", "text/html,*/*");
         assert_eq!(page.status, 404);
         assert!(body.contains("no_route") && body.contains("&lt;b&gt;") && !body.contains("<b>"));
+        assert!(!body.contains("refresh"));
+        let (waking, body) = rendered(&Answer::new(Reason::ContainerWaking, "soon"), "accept", "text/html");
+        assert!(waking.status == 503 && body.contains("http-equiv=\"refresh\" content=\"2\""), "{body}");
+        let (stopped, _) = rendered(&Answer::new(Reason::ContainerStopped, "stopped"), "accept", "text/html");
+        assert!(stopped.headers.iter().all(|(name, _)| *name != header::RETRY_AFTER));
         let (_, body) = rendered(&answer, "accept", "*/*");
         let json: serde_json::Value = serde_json::from_str(&body).unwrap();
         assert_eq!((json["status"].as_u64(), json["reason"].as_str()), (Some(404), Some("no_route")));

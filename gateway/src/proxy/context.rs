@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use edd_proto::ContainerId;
 use http::header;
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
 use crate::access_log::AccessLog;
+use crate::containers::Wakes;
 use crate::decision::{self, Answer, BodyLength, Decision, Forward, Peer, RequestHead};
 use crate::drain::Drain;
 use crate::exchange::Exchange;
@@ -31,6 +33,8 @@ pub struct Engine {
     pub trusted_proxies: Vec<ipnet::IpNet>,
     /// The port of the HTTPS listener, for redirects to it.
     pub https_port: u16,
+    /// Who wakes containers; none where there are no containers.
+    pub wakes: Option<Wakes>,
 }
 
 /// What was decided about a request before the engine that serves it saw it.
@@ -41,7 +45,7 @@ pub struct Decided {
 }
 
 impl Engine {
-    /// Decides about a request by the current snapshot, once for each, and notes in `exchange` what it is called.
+    /// Decides about a request by the current snapshot, and notes in `exchange` what was asked by whom.
     pub fn decide(
         &self,
         head: &RequestHead<'_>,
@@ -51,6 +55,7 @@ impl Engine {
     ) -> Decision {
         let peer = Peer {
             listener: conn.listener,
+            dynamic_port: conn.dynamic_port,
             ip: conn.ip,
             trusted: conn.trusted,
             tls: conn.tls.as_ref(),
@@ -105,6 +110,8 @@ pub struct Context {
     pub visit: Option<Visit>,
     /// How long the request was held until its container was awake.
     pub held: Option<Duration>,
+    /// The container did not take a connection and is waking up: wait for it before the next try.
+    pub awaits: Option<ContainerId>,
 }
 
 impl Context {
@@ -134,11 +141,18 @@ impl Context {
             upstream_since: None,
             visit: None,
             held: None,
+            awaits: None,
         }
     }
 
     pub fn live(&self) -> Option<&Forward> {
         self.forward.as_ref()
+    }
+
+    /// The container that is being asked, if it is on its way to be awake.
+    pub fn waking(&self) -> Option<ContainerId> {
+        let id = self.forward.as_ref()?.route.backend()?.container();
+        self.engine.wakes.as_ref().filter(|wakes| wakes.is_waking(id)).map(|_| id)
     }
 
     pub fn note_failure(&mut self, reason: Reason) {

@@ -13,13 +13,15 @@ use pingora_error::{Error, ErrorType};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
-use crate::decision::{Answer, Decision, HeaderOp, HeaderOps};
+use crate::decision::{Answer, BodyLength, Decision, HeaderOp, HeaderOps};
 use crate::live::{Backend, CLIENT_PAUSE, Hop, Shape};
 use crate::policy::forwarding::X_REQUEST_ID;
 use crate::policy::{hop_by_hop, limits};
 use crate::proxy::context::{Context, Engine, h2_body, request_head};
 use crate::proxy::failure;
 use crate::proxy::respond::{apply, edit, respond};
+use crate::proxy::scope::Scope;
+use crate::proxy::waking::{self, X_EDD_COLD_START};
 use crate::reason::Reason;
 
 /// Targets tried for one request, the first included.
@@ -30,6 +32,22 @@ pub const CLIENT_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The implementation of pingora's trait; one for all connections.
 #[derive(Clone, Debug)]
 pub struct Proxy(pub Arc<Engine>);
+
+impl Proxy {
+    /// Decides from the current snapshot, and notes what was asked by whom.
+    fn decide(
+        &self,
+        session: &Session,
+        context: &mut Context,
+        scope: &Scope,
+        body: BodyLength,
+        websocket: bool,
+    ) -> Decision {
+        let request = session.req_header();
+        let head = request_head(request, body, websocket);
+        self.0.decide(&head, request.version, &scope.conn, &mut context.exchange)
+    }
+}
 
 #[async_trait]
 impl ProxyHttp for Proxy {
@@ -54,17 +72,27 @@ impl ProxyHttp for Proxy {
             // Behind a handshake come frames; if it is refused they must not be read as requests.
             session.set_keepalive(None);
         }
-        let decision = match scope.take_decided() {
+        let mut decision = match scope.take_decided() {
             Some(decided) => {
                 context.exchange = decided.exchange;
                 decided.decision
             }
-            None => {
-                let request = session.req_header();
-                let head = request_head(request, body, websocket);
-                self.0.decide(&head, request.version, &scope.conn, &mut context.exchange)
-            }
+            None => self.decide(session, context, &scope, body, websocket),
         };
+        if let Decision::Wake(live) = &decision {
+            let live = Arc::clone(live);
+            decision = match &self.0.wakes {
+                None => Decision::Answer(Answer::new(Reason::Internal, "nobody wakes containers").on(&live)),
+                Some(wakes) => match waking::hold(wakes, &live, session.req_header(), websocket).await {
+                    Err(answer) => Decision::Answer(answer.on(&live)),
+                    Ok(held) => {
+                        context.held = Some(held);
+                        // What was decided before is of the past: this is another snapshot.
+                        self.decide(session, context, &scope, body, websocket)
+                    }
+                },
+            };
+        }
         match decision {
             Decision::Forward(forward) => {
                 context.exchange.route = Some(Arc::clone(&forward.route));
@@ -80,6 +108,11 @@ impl ProxyHttp for Proxy {
                 Ok(false)
             }
             Decision::Answer(answer) => {
+                respond(session, context, answer).await?;
+                Ok(true)
+            }
+            Decision::Wake(live) => {
+                let answer = Answer::new(Reason::ContainerWaking, "it fell asleep again as it woke up").on(&live);
                 respond(session, context, answer).await?;
                 Ok(true)
             }
@@ -119,6 +152,11 @@ impl ProxyHttp for Proxy {
             context.refusal = Some(Answer::new(reason, detail));
             Err(Error::explain(ErrorType::HTTPStatus(reason.status().as_u16()), reason.as_str()))
         };
+        if let Some((wakes, id)) = self.0.wakes.as_ref().zip(context.awaits.take())
+            && let Err(answer) = waking::join(wakes, id).await
+        {
+            return refused(context, answer.reason, answer.detail);
+        }
         let now_ms = self.0.upstreams.now_ms();
         let picked = context.forward.as_ref().and_then(|forward| {
             let hop = forward.route.pick(context.tried, now_ms)?;
@@ -152,7 +190,12 @@ impl ProxyHttp for Proxy {
         }
         let now_ms = self.0.upstreams.now_ms();
         let left = context.live().is_some_and(|forward| forward.route.pick(context.tried, now_ms).is_some());
+        context.awaits = context.waking();
+        if context.awaits.is_some() {
+            context.tried = 0;
+        }
         // Nothing has been sent, so any request may go to another target.
+        let left = left || context.awaits.is_some();
         error.set_retry(left && context.connect_attempts < MAX_CONNECT_ATTEMPTS);
         error
     }
@@ -244,6 +287,9 @@ impl ProxyHttp for Proxy {
         }
         edit(response, &forward.route.route.response_headers)?;
         response.insert_header(X_REQUEST_ID, context.exchange.id.as_str())?;
+        if let Some(held) = context.held {
+            response.insert_header(X_EDD_COLD_START, held.as_millis().to_string())?;
+        }
         Ok(())
     }
 

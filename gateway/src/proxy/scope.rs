@@ -2,6 +2,7 @@
 //! what they report back while it runs.
 
 use std::future::{Future, poll_fn};
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -22,8 +23,10 @@ use crate::reason::Reason;
 #[derive(Debug)]
 pub struct ConnInfo {
     pub listener: Listener,
+    /// The port of containers that it came by, if it is one.
+    pub dynamic_port: Option<u16>,
     /// The other end, or what a trusted PROXY header says it is.
-    pub ip: std::net::IpAddr,
+    pub ip: IpAddr,
     /// The client's forwarding headers count.
     pub trusted: bool,
     pub tls: Option<TlsPeer>,
@@ -42,6 +45,26 @@ pub struct ConnInfo {
     pub release: AtomicBool,
     /// The gateway's drain time is over: what goes on is cut off.
     pub cut: AtomicBool,
+}
+
+impl ConnInfo {
+    /// A connection on which nothing has happened yet.
+    pub fn new(listener: Listener, dynamic_port: Option<u16>, ip: IpAddr, trusted: bool, tls: Option<TlsPeer>) -> Self {
+        Self {
+            listener,
+            dynamic_port,
+            ip,
+            trusted,
+            tls,
+            upgraded: AtomicBool::new(false),
+            bad_body: AtomicBool::new(false),
+            awaits_client: AtomicBool::new(false),
+            give_up: AtomicBool::new(false),
+            holding: AtomicBool::new(false),
+            release: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
+        }
+    }
 }
 
 /// One request in flight.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use edd_proto::ContainerId;
 use imbl::shared_ptr::DefaultSharedPtr;
 
-use crate::route::HostName;
+use crate::route::{HostName, RouteError};
 
 type IdMap<T> = imbl::GenericHashMap<ContainerId, Arc<T>, foldhash::fast::RandomState, DefaultSharedPtr>;
 
@@ -15,21 +15,24 @@ const LABEL: &str = "compute";
 
 /// The hosts below which containers live: `compute.<base domain>`, compared as hosts are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Zone(Arc<str>);
+pub struct Zone(HostName);
 
 impl Zone {
     /// The zone of a base domain.
-    pub fn of(base: &HostName) -> Self {
-        Self(format!("{LABEL}.{base}").into())
+    ///
+    /// # Errors
+    /// The domain is too long.
+    pub fn of(base: &HostName) -> Result<Self, RouteError> {
+        HostName::parse(&format!("{LABEL}.{base}")).map(Self)
     }
 
-    pub fn as_str(&self) -> &str {
+    pub fn name(&self) -> &HostName {
         &self.0
     }
 
     /// What stands before the zone in `host`, normalized; none for a host that is not in it.
     pub fn label<'h>(&self, host: &'h str) -> Option<&'h str> {
-        host.strip_suffix(&*self.0)?.strip_suffix('.').filter(|label| !label.is_empty())
+        host.strip_suffix(self.0.as_str())?.strip_suffix('.').filter(|label| !label.is_empty())
     }
 
     /// The host name of a container.
@@ -135,7 +138,7 @@ mod tests {
 
     fn table(ids: &[&str]) -> ContainerTable<String> {
         let mut table = ContainerTable::default();
-        table.set_zone(Zone::of(&HostName::parse("cloud.localhost").unwrap()));
+        table.set_zone(Zone::of(&HostName::parse("cloud.localhost").unwrap()).unwrap());
         for id in ids {
             table.set(id.parse().unwrap(), Some(Arc::new((*id).to_owned())));
         }

@@ -164,6 +164,18 @@ impl<T: Borrow<Route>> RouteTable<T> {
         self.host_routes(host)?.find(path)
     }
 
+    /// Whether routes name exactly this host.
+    pub fn has_host(&self, host: &str) -> bool {
+        self.exact.contains_key(host)
+    }
+
+    /// Whether a wildcard that takes `host` is as long as `zone` or longer.
+    pub fn has_wildcard_within(&self, host: &str, zone: &str) -> bool {
+        let suffixes = std::iter::successors(host.split_once('.'), |(_, rest)| rest.split_once('.'));
+        let within = suffixes.map(|(_, suffix)| suffix).take_while(|suffix| suffix.len() >= zone.len());
+        !self.wildcards.is_empty() && within.into_iter().any(|suffix| self.wildcards.contains_key(suffix))
+    }
+
     fn host_routes(&self, host: &str) -> Option<&HostRoutes<T>> {
         if let Some(routes) = self.exact.get(host) {
             return Some(routes);

@@ -24,6 +24,8 @@ pub enum PortProtocol {
 }
 
 impl PortProtocol {
+    pub const ALL: [Self; 4] = [Self::Sniff, Self::Http, Self::Tls, Self::Tcp];
+
     /// The name in lists and logs.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -2,6 +2,7 @@
 //! NATS. A test of it ends with [`Deployment::converged`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Duration;
 
 use edd_events::database::Database;
@@ -65,7 +66,18 @@ impl Deployment {
     /// `edd up`: one process, SQLite, and a bus of its own. Not started yet.
     pub fn single() -> Self {
         let builder = settle(Edd::up(ROUTES));
-        let url = |service| format!("sqlite://{}?mode=rw", builder.path(&format!("data/{service}.db")).display());
+        let data = builder.path("data");
+        Self::single_with(builder, &data)
+    }
+
+    /// The same, with all that it keeps in `data`.
+    pub fn single_in(data: &Path) -> Self {
+        let builder = settle(Edd::up(ROUTES)).env("EDD_DATA_DIR", data.to_str().expect("a plain name"));
+        Self::single_with(builder, data)
+    }
+
+    fn single_with(builder: Builder, data: &Path) -> Self {
+        let url = |service| format!("sqlite://{}?mode=rw", data.join(format!("{service}.db")).display());
         let databases = ["auth", "sfs", "compute", "gateway"].map(|service| (service, url(service)));
         Self {
             databases: BTreeMap::from(databases),
@@ -82,7 +94,7 @@ impl Deployment {
 
     /// The same, with auth's database and those of the others in clusters of their own.
     pub fn on(nats: &Nats, [auth, sfs, compute, gateway]: [&Postgres; 4]) -> Self {
-        let api = format!("127.0.0.1:{}", port::free());
+        let [api, compute_api] = [(); 2].map(|()| format!("127.0.0.1:{}", port::free()));
         let clusters = [("auth", auth), ("sfs", sfs), ("compute", compute), ("gateway", gateway)];
         let databases = BTreeMap::from(clusters.map(|(service, cluster)| (service, cluster.database())));
         let builder = |builder: Builder, service| {
@@ -93,10 +105,41 @@ impl Deployment {
             // The same port after a restart: the others know it by that.
             (Role::Auth, builder(Edd::control("auth"), "auth").env("EDD_API_LISTEN", &api)),
             (Role::Sfs, builder(Edd::control("sfs"), "sfs")),
-            (Role::Compute, builder(Edd::control("compute"), "compute")),
-            (Role::Gateway, builder(Edd::gateway(ROUTES), "gateway")),
+            (Role::Compute, builder(Edd::control("compute"), "compute").env("EDD_API_LISTEN", &compute_api)),
+            (
+                Role::Gateway,
+                builder(Edd::gateway(ROUTES), "gateway").env("COMPUTE_SERVICE_URL", &format!("http://{compute_api}")),
+            ),
         ]);
         Self { builders, running: BTreeMap::new(), databases, registered: Record::default() }
+    }
+
+    /// Sets a variable of all its processes, from when they are started.
+    pub fn set_all(&mut self, name: &str, value: &str) {
+        let builders = std::mem::take(&mut self.builders).into_iter();
+        self.builders = builders.map(|(role, builder)| (role, builder.env(name, value))).collect();
+        if let Some(service) = name.strip_suffix("_DATABASE_URL") {
+            let known = self.databases.iter_mut().find(|(known, _)| known.eq_ignore_ascii_case(service));
+            known.unwrap_or_else(|| panic!("no service is called {service}")).1.replace_range(.., value);
+        }
+    }
+
+    /// Asks all its processes to end, and waits for that.
+    pub async fn stop(&mut self) {
+        for role in self.running.keys().copied().collect::<Vec<_>>() {
+            self.end(role, rustix::process::Signal::TERM).await;
+        }
+    }
+
+    /// The URL of a service's database.
+    pub fn database(&self, service: &str) -> &str {
+        &self.databases[service]
+    }
+
+    /// Gives one of them another setting, from its next start on.
+    pub fn set(&mut self, role: Role, name: &str, value: &str) {
+        let builder = self.builder(role).env(name, value);
+        self.builders.insert(role, builder);
     }
 
     /// Starts every process that does not run, all at once.
@@ -142,7 +185,7 @@ impl Deployment {
     }
 
     /// Where requests go.
-    fn gateway(&self) -> &Edd {
+    pub fn gateway(&self) -> &Edd {
         let edd = self.running.get(&Role::Up).or_else(|| self.running.get(&Role::Gateway));
         edd.expect("the gateway runs")
     }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -326,8 +327,32 @@ fn first_line(stream: impl Read + Send + 'static) -> (oneshot::Receiver<String>,
     (first, end)
 }
 
+/// Longest wait for containers to be ended by the edd whose they are.
+const CONTAINERS_TIMEOUT: Duration = Duration::from_secs(20);
+/// Between two looks at whether they are.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+impl Edd {
+    /// Containers outlive an edd that is killed; one that is asked to end takes them along.
+    fn let_containers_go(&mut self) {
+        let containers = std::fs::read_dir(self.builder.path("data/containers"));
+        let has_some = containers.is_ok_and(|mut containers| containers.next().is_some());
+        if !has_some || self.child.try_wait().expect("our own child").is_some() {
+            return;
+        }
+        self.may_end = true;
+        self.signal(Signal::TERM);
+        let deadline = Instant::now() + CONTAINERS_TIMEOUT;
+        while self.child.try_wait().expect("our own child").is_none() && Instant::now() < deadline {
+            #[expect(clippy::disallowed_methods, reason = "nothing else is to be done until it has ended")]
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+}
+
 impl Drop for Edd {
     fn drop(&mut self) {
+        self.let_containers_go();
         let ended = self.child.try_wait().expect("our own child");
         // Dead already, or dead now: either is what is wanted.
         let _ = self.child.kill();

@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::tls::{Authority, Client};
-use super::{Broken, Connection, H2Upstream, Progress, RawUpstream, Upstream, frames};
+use super::{Broken, Connection, H2Upstream, Link, Progress, RawUpstream, Upstream, Way, frames};
 
 #[tokio::test]
 async fn the_upstream_behaves_as_the_path_says() {
@@ -51,6 +51,25 @@ async fn the_upstream_notices_who_leaves() {
     upstream.wait("half a body", |seen| seen.body_bytes == 3).await;
     drop(client);
     upstream.wait("the body to end early", |seen| seen.progress == Progress::Truncated).await;
+}
+
+#[tokio::test]
+async fn a_link_holds_what_goes_the_way_that_is_cut() {
+    let upstream = Upstream::start().await;
+    let link = Link::to(&format!("http://someone@{}/path", upstream.address)).await;
+    let here = link.url.strip_prefix("http://someone@").and_then(|rest| rest.strip_suffix("/path"));
+    let mut client = Connection::open(here.expect("the same URL").parse().expect("an address")).await;
+    let mut other = Connection::open(upstream.address).await;
+    link.cut(Way::ToServer);
+    client.send("GET /size/1 HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    other.send("GET /size/2 HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    assert_eq!(other.response().await.body.len(), 2);
+    assert_eq!(upstream.take().iter().map(|seen| seen.target.as_str()).collect::<Vec<_>>(), ["/size/2"]);
+    link.cut(Way::FromServer);
+    link.mend(Way::ToServer);
+    upstream.wait("the request", |seen| seen.progress == Progress::Received && seen.target == "/size/1").await;
+    link.mend(Way::FromServer);
+    assert_eq!(client.response().await.body.len(), 1);
 }
 
 #[tokio::test]

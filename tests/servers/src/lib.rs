@@ -3,6 +3,8 @@
 //!
 //! Calls block until the server does what is asked, for a bounded time, and panic with its log if it does not.
 
+pub mod disk;
+pub mod engine;
 pub mod nats;
 pub mod port;
 pub mod postgres;

@@ -1,12 +1,13 @@
 //! A PostgreSQL cluster.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::{MetadataExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::disk::Disk;
 use crate::supervisor::Supervisor;
 use crate::{port, program};
 
@@ -55,6 +56,15 @@ impl Postgres {
 
     /// Makes a cluster and starts it on a free port of the loopback interface.
     pub fn start(settings: Settings) -> Self {
+        Self::start_in(settings, None)
+    }
+
+    /// The same, with its data on `disk`, which must outlive it.
+    pub fn start_on(disk: &Disk, settings: Settings) -> Self {
+        Self::start_in(settings, Some(disk))
+    }
+
+    fn start_in(settings: Settings, disk: Option<&Disk>) -> Self {
         // SIGQUIT: every process ends at once, and what is in memory goes.
         let supervisor = Supervisor::new("pg", "QUIT", FAREWELL);
         let folder = supervisor.folder();
@@ -62,6 +72,14 @@ impl Postgres {
         let as_nobody = owner == 0;
         if as_nobody {
             give(folder);
+        }
+        if let Some(disk) = disk {
+            let data = disk.path().join("data");
+            let made = fs::create_dir(&data).and_then(|()| symlink(&data, folder.join("data")));
+            made.unwrap_or_else(|error| panic!("{}: {error}", data.display()));
+            if as_nobody {
+                give(&data);
+            }
         }
         let (port, databases) = (port::free(), AtomicU32::new(0));
         let mut cluster = Self { supervisor, programs: find(), settings, as_nobody, port, databases };

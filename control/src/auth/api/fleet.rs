@@ -3,37 +3,22 @@
 //! A snapshot's rows carry the version that their last event had. A reader notes where the stream is, reads all pages,
 //! and follows the events from there: what changes while it reads comes as an event.
 
-use axum::extract::{FromRequestParts, State};
+use axum::extract::{FromRef, State};
 use axum::response::{IntoResponse, Response};
 use edd_events::projection::Owner;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use http::request::Parts;
 use serde::{Deserialize, Serialize};
 
 use super::{Paging, rfc3339};
 use crate::auth::model::{Revocation, User};
 use crate::auth::service::Service;
-use crate::error::{Challenge, Error};
+use crate::error::Error;
 use crate::extract::{Json, Query};
+use crate::service_key::{AnotherService, ServiceKey};
 
-/// Proof that the services' key was shown.
-pub(super) struct AnotherService;
-
-const SERVICE_KEY: &str = "x-service-key";
-
-impl FromRequestParts<Service> for AnotherService {
-    type Rejection = Error;
-
-    async fn from_request_parts(parts: &mut Parts, service: &Service) -> Result<Self, Error> {
-        let refuse = |message: &'static str| Err(Error::unauthorized(Challenge::Absent, message));
-        let Some(key) = &service.config().service_key else {
-            return refuse("no service key is set here: start the auth service with SERVICE_API_KEY");
-        };
-        match parts.headers.get(SERVICE_KEY).map(|shown| shown.to_str().is_ok_and(|shown| key.is(shown))) {
-            Some(true) => Ok(Self),
-            Some(false) => refuse("X-Service-Key is not this installation's SERVICE_API_KEY"),
-            None => refuse("X-Service-Key is needed: this is for other services"),
-        }
+impl FromRef<Service> for Option<ServiceKey> {
+    fn from_ref(service: &Service) -> Self {
+        service.config().service_key.clone()
     }
 }
 

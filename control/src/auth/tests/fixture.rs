@@ -17,11 +17,12 @@ use http::{HeaderMap, Method, Request, StatusCode};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use crate::auth::config::{AuthConfig, FirstAdmin, ServiceKey};
+use crate::auth::config::{AuthConfig, FirstAdmin};
 use crate::auth::password::PasswordConfig;
 use crate::auth::service::{FirstPassword, Service};
 use crate::auth::{Auth, SOURCE, store};
 use crate::request::{TrustedProxies, tracked};
+use crate::service_key::ServiceKey;
 
 /// Makes two tests of each function that is named: `name::sqlite` and `name::postgres`.
 macro_rules! on_each_database {

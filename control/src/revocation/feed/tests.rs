@@ -1,5 +1,7 @@
 //! A feed with an auth service that is played by the test.
 
+mod held_bus;
+
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -9,6 +11,7 @@ use edd_events::consumer::Consumer as Handling;
 use edd_events::database::Kind;
 use edd_proto::CONSUMERS;
 
+use self::held_bus::HeldBus;
 use super::*;
 use crate::revocation::STEP;
 use crate::revocation::tests::{ANN, BOB, NOW, deleted, invalidated, uid};
@@ -55,15 +58,16 @@ struct Fixture {
     scratch: Scratch,
     database: Database,
     auth: Arc<Auth>,
+    clock: ManualClock,
     bus: Arc<LocalBus>,
 }
 
 impl Fixture {
     async fn new(kind: Kind) -> Self {
         let scratch = Scratch::new(kind);
-        let database = scratch.open(&[STEP]).await;
-        let bus = bus(&scratch.folder.path().join("bus.db"), NOW).await;
-        Self { scratch, database, auth: Arc::default(), bus }
+        let (database, clock) = (scratch.open(&[STEP]).await, ManualClock::at(NOW * 1_000_000));
+        let bus = bus(&scratch.folder.path().join("bus.db"), &clock).await;
+        Self { scratch, database, auth: Arc::default(), clock, bus }
     }
 
     /// A feed as a process has it that starts now.
@@ -75,6 +79,13 @@ impl Fixture {
         mark::read(&self.database).await.unwrap()
     }
 
+    /// Handles what comes, as the service's durable consumer: how much that was.
+    async fn handle(&self, feed: &Feed) -> usize {
+        let (clock, handler) = (Arc::new(self.clock.clone()), Arc::new(feed.revocations().clone()));
+        let mut handling = Handling::new(CONSUMER, self.database.clone(), self.bus.clone(), clock, handler);
+        handling.round(Duration::ZERO).await.unwrap().len()
+    }
+
     async fn publish(&self, messages: &[Message]) {
         self.bus.ensure(&[Stream::AUTH], &[]).await.unwrap();
         let (positions, error) = self.bus.publish(messages).await;
@@ -82,10 +93,8 @@ impl Fixture {
     }
 }
 
-/// A bus whose streams are created at `seconds`.
-async fn bus(file: &Path, seconds: i64) -> Arc<LocalBus> {
-    let clock = ManualClock::at(seconds * 1_000_000);
-    Arc::new(LocalBus::open(file, Arc::new(clock)).await.unwrap())
+async fn bus(file: &Path, clock: &ManualClock) -> Arc<LocalBus> {
+    Arc::new(LocalBus::open(file, Arc::new(clock.clone())).await.unwrap())
 }
 
 async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
@@ -103,6 +112,7 @@ on_each_database!(
     lost_events_are_asked_for,
     a_process_hears_of_a_revocation_that_no_consumer_has_handled,
     the_mark_follows_the_durable_consumer,
+    what_retention_takes_between_two_looks_is_asked_for,
     what_a_tail_has_missed_is_read_from_the_tables,
 );
 
@@ -142,7 +152,8 @@ async fn lost_events_are_asked_for(kind: Kind) {
     let mut fixture = Fixture::new(kind).await;
     fixture.auth.tells(Some(&["s1"]));
     fixture.feed().await.round().await.unwrap();
-    fixture.bus = bus(&fixture.scratch.folder.path().join("another.db"), NOW + 1).await;
+    fixture.clock.advance(Duration::from_secs(1));
+    fixture.bus = bus(&fixture.scratch.folder.path().join("another.db"), &fixture.clock).await;
     let mut feed = fixture.feed().await;
     fixture.auth.tells(None);
     assert!(matches!(feed.round().await, Err(FeedError::Source(_))));
@@ -182,13 +193,36 @@ async fn the_mark_follows_the_durable_consumer(kind: Kind) {
     fixture.publish(&[invalidated("s1", 2, None), invalidated("s2", 2, None)]).await;
     feed.round().await.unwrap();
     assert_eq!(fixture.mark().await.map(|mark| mark.seq), Some(1), "nothing was handled");
-    let clock = Arc::new(ManualClock::at(NOW * 1_000_000));
-    let handler = Arc::new(feed.revocations().clone());
-    let mut handling = Handling::new(CONSUMER, fixture.database.clone(), fixture.bus.clone(), clock, handler);
-    assert_eq!(handling.round(Duration::ZERO).await.unwrap().len(), 3);
+    assert_eq!(fixture.handle(&feed).await, 3);
     feed.round().await.unwrap();
     assert_eq!(fixture.mark().await.map(|mark| (mark.seq, mark.snapshots)), Some((3, 1)));
     assert_eq!(fixture.feed().await.revocations().len(), (3, 0));
+}
+
+/// The stream is looked at, then loses what was not handled, and then the consumer is looked at: it has leapt over that.
+async fn what_retention_takes_between_two_looks_is_asked_for(kind: Kind) {
+    let fixture = Fixture::new(kind).await;
+    fixture.publish(&[invalidated("s0", 2, None)]).await;
+    fixture.auth.tells(Some(&["s0"]));
+    fixture.feed().await.round().await.unwrap();
+    fixture.publish(&[invalidated("s1", 2, None), invalidated("s2", 2, None)]).await;
+    let bus = Arc::new(HeldBus::new(fixture.bus.clone()));
+    let feed = Feed::open(fixture.database.clone(), bus.clone(), CONSUMER, fixture.auth.clone()).await;
+    let (mut feed, other) = (feed.unwrap(), fixture.feed().await);
+    fixture.auth.tells(Some(&["s0", "s1", "s2", "s3"]));
+    let (round, ()) = tokio::join!(
+        feed.round(),
+        bus.before_look(async {
+            fixture.clock.advance(Stream::AUTH.retention() + Duration::from_secs(1));
+            fixture.publish(&[invalidated("s3", 2, None)]).await;
+            assert_eq!(fixture.handle(&other).await, 1);
+        })
+    );
+    round.unwrap();
+    for session_id in ["s0", "s1", "s2", "s3"] {
+        assert!(feed.revocations().is_revoked(uid(ANN), session_id), "{session_id}");
+    }
+    assert_eq!(fixture.mark().await.map(|mark| (mark.seq, mark.snapshots)), Some((4, 2)));
 }
 
 async fn what_a_tail_has_missed_is_read_from_the_tables(kind: Kind) {

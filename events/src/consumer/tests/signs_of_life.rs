@@ -9,9 +9,10 @@ on_each_database! {
     the_bus_hears_of_what_takes_long,
 }
 
-/// One that runs until it is let go.
-#[derive(Debug, Default)]
+/// One that runs until it is let go, which is long.
+#[derive(Debug)]
 struct Slow {
+    clock: ManualClock,
     begun: Notify,
     go: Notify,
 }
@@ -21,6 +22,7 @@ impl Handler for Slow {
     async fn handle(&self, _: &Message, _: &mut AnyConnection) -> Result<(), Failure> {
         self.begun.notify_one();
         self.go.notified().await;
+        self.clock.advance(Duration::from_secs(1));
         Ok(())
     }
 }
@@ -31,7 +33,8 @@ async fn the_bus_hears_of_what_takes_long(kind: Kind) {
     let fixture = Fixture::new(kind).await;
     fixture.publish(&["a", "b", "c"]).await;
     let (answers, mut told) = mpsc::channel(64);
-    let (bus, slow) = (Watched::telling(fixture.bus.clone(), answers), Arc::<Slow>::default());
+    let slow = Arc::new(Slow { clock: fixture.clock.clone(), begun: Notify::new(), go: Notify::new() });
+    let bus = Watched::telling(fixture.bus.clone(), answers);
     let clock = Arc::new(fixture.clock.clone());
     let consumer = Consumer::new(AUDITOR, fixture.database.clone(), Arc::new(bus), clock, slow.clone());
     let consumer = Consumer { workers: 1, sign_every: Duration::from_millis(5), ..consumer };

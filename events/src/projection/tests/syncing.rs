@@ -3,6 +3,7 @@
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::bus::watched::Watched;
 
 on_each_database! {
     an_empty_projection_is_filled_and_ready_once_the_events_before_are_handled,
@@ -10,6 +11,7 @@ on_each_database! {
     rows_that_the_owner_does_not_know_go_and_wrong_ones_are_put_right,
     without_its_owner_a_projection_takes_events_and_says_what_it_lacks,
     a_consumer_that_fell_behind_retention_makes_another_snapshot_necessary,
+    retention_that_passes_between_two_looks_makes_another_snapshot_necessary,
     a_quiet_stream_whose_messages_expire_is_no_loss,
     a_stream_that_was_created_anew_makes_another_snapshot_necessary,
     a_stream_that_went_back_makes_another_snapshot_necessary,
@@ -156,6 +158,29 @@ async fn a_consumer_that_fell_behind_retention_makes_another_snapshot_necessary(
     fixture.assert_converged().await;
     let rounds = status.round;
     assert_eq!(synchronizer.round().await.expect("a look").round, rounds, "once is enough");
+}
+
+/// The stream is looked at, then loses what was not handled, and then the consumer is looked at: it has leapt over that.
+async fn retention_that_passes_between_two_looks_makes_another_snapshot_necessary(kind: Kind) {
+    let fixture = ready(kind).await;
+    let lost = [fixture.auth.change(1, None), fixture.auth.named(6, "new")];
+    fixture.publish(&lost).await;
+    let bus = Arc::new(Watched::holding_looks(fixture.bus.clone()));
+    let (database, _, clock) = fixture.parts();
+    let parts = (database, bus.clone() as Arc<dyn Bus>, clock);
+    let synchronizer = Synchronizer::new(Arc::new(UserCache), SPEC, fixture.auth.clone(), parts, TIMING);
+    let (status, ()) = tokio::join!(
+        synchronizer.check(),
+        bus.before_look(async {
+            fixture.clock.advance(Stream::AUTH.retention() + Duration::from_secs(1));
+            fixture.publish(&[fixture.auth.named(2, "bob")]).await;
+            assert_eq!(fixture.consume().await, [Outcome::Handled]);
+        })
+    );
+    let status = status.expect("a look");
+    assert!(status.needed.as_ref().is_some_and(|why| why.contains("begins at 8 and 5 ")), "{status:?}");
+    fixture.synchronizer().round().await.expect("a snapshot");
+    fixture.assert_converged().await;
 }
 
 async fn a_quiet_stream_whose_messages_expire_is_no_loss(kind: Kind) {

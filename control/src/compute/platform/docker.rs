@@ -1,0 +1,459 @@
+//! Containers of a Docker engine, or of Podman, which speaks the same API.
+//!
+//! ```text
+//! edd-<id>           the container; made anew for each start, so that only its volumes outlive a stop
+//! edd-<id>-<n>       its n-th volume
+//! edd                the network of all: the gateway reaches every container, no container another
+//! ```
+//!
+//! All of it carries [`LABEL`], and nothing without it is touched. What a container should be is kept in a label of its
+//! own, so that this process may die at any point.
+
+mod container;
+mod session;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bollard::Docker;
+use bollard::container::LogOutput;
+use bollard::errors::Error;
+use bollard::models::{ContainerInspectResponse, NetworkCreateRequest, VolumeCreateRequest};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, EventsOptionsBuilder, ListContainersOptionsBuilder,
+    ListImagesOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptionsBuilder,
+    StopContainerOptionsBuilder,
+};
+use bytes::Bytes;
+use edd_proto::ContainerId;
+use futures_util::{StreamExt, TryStreamExt};
+use tokio::net::TcpStream;
+use tokio::sync::{broadcast, mpsc};
+use tokio::time::Instant;
+
+use self::container::{LABEL, NETWORK, Ports};
+use super::{Capabilities, Exec, Image, LogQuery, Observed, Phase, Platform, PlatformError, PullPolicy, Session, Spec};
+
+/// Longest wait for one answer of the engine, seconds.
+const ANSWER_TIMEOUT_S: u64 = 120;
+/// Changes that a slow watcher may fall behind by.
+const WATCHED: usize = 1024;
+/// Pause before the engine's events are asked for again.
+const WATCH_PAUSE: Duration = Duration::from_secs(2);
+/// How long a container that runs may take until its HTTP port answers; then it counts as running all the same, since
+/// not everything speaks HTTP.
+const READY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two looks at a container that starts.
+const READY_POLL: Duration = Duration::from_millis(50);
+/// Lines of a log that wait for their reader.
+const LOG_LINES: usize = 256;
+/// Longest line of a log, in bytes; what is longer comes in several.
+const MAX_LINE_BYTES: usize = 16 * 1024;
+
+/// A Docker engine.
+#[derive(Clone)]
+pub struct DockerPlatform {
+    docker: Docker,
+    engine: Arc<str>,
+    default_image: Arc<str>,
+    /// As wanted last, where the engine has something older.
+    wanted: Arc<Mutex<HashMap<ContainerId, Spec>>>,
+    changes: broadcast::Sender<ContainerId>,
+}
+
+impl fmt::Debug for DockerPlatform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DockerPlatform").field("engine", &self.engine).finish_non_exhaustive()
+    }
+}
+
+impl DockerPlatform {
+    /// Finds the engine at the socket `path`, and makes the network. `default_image` is what a tenant gets who names none.
+    ///
+    /// # Errors
+    /// [`PlatformError::Unavailable`]: nobody answers there.
+    pub async fn connect(path: &str, default_image: &str) -> Result<Self, PlatformError> {
+        let connect = async {
+            let docker = Docker::connect_with_unix(path, ANSWER_TIMEOUT_S, bollard::API_DEFAULT_VERSION)?;
+            let docker = docker.negotiate_version().await?;
+            let version = docker.version().await?;
+            Ok((docker, version))
+        };
+        let away = |error: Error| {
+            PlatformError::Unavailable(format!("no Docker engine at {path}: {error}; set DOCKER_HOST, or start it"))
+        };
+        let (docker, version) = connect.await.map_err(away)?;
+        let name = version.platform.map(|platform| platform.name).filter(|name| !name.is_empty());
+        let engine = format!("{} {}", name.as_deref().unwrap_or("Docker"), version.version.unwrap_or_default());
+        let platform = Self {
+            docker,
+            engine: engine.into(),
+            default_image: default_image.into(),
+            wanted: Arc::default(),
+            changes: broadcast::channel(WATCHED).0,
+        };
+        platform.ensure_network().await?;
+        tokio::spawn(follow(platform.docker.clone(), platform.changes.downgrade()));
+        Ok(platform)
+    }
+
+    async fn ensure_network(&self) -> Result<(), PlatformError> {
+        let network = NetworkCreateRequest {
+            name: NETWORK.to_owned(),
+            driver: Some("bridge".to_owned()),
+            // Tenants do not reach one another's containers.
+            options: Some(HashMap::from([("com.docker.network.bridge.enable_icc".to_owned(), "false".to_owned())])),
+            labels: Some(HashMap::from([(LABEL.to_owned(), "network".to_owned())])),
+            ..NetworkCreateRequest::default()
+        };
+        match self.docker.inspect_network(NETWORK, None::<bollard::query_parameters::InspectNetworkOptions>).await {
+            Ok(_) => Ok(()),
+            Err(error) if status(&error) == Some(404) => match self.docker.create_network(network).await {
+                Ok(_) => Ok(()),
+                // Another one was quicker.
+                Err(error) if status(&error) == Some(409) => Ok(()),
+                Err(error) => Err(unavailable(error)),
+            },
+            Err(error) => Err(unavailable(error)),
+        }
+    }
+
+    /// What the engine has under the name, if it is ours.
+    async fn inspect(&self, id: ContainerId) -> Result<Option<ContainerInspectResponse>, PlatformError> {
+        let options = None::<bollard::query_parameters::InspectContainerOptions>;
+        match self.docker.inspect_container(&container::name(id), options).await {
+            Ok(found) if container::is_ours(&found, id) => Ok(Some(found)),
+            Ok(_) => Err(PlatformError::Impossible(format!(
+                "the engine has a container {} that is not of edd; rename or remove it",
+                container::name(id)
+            ))),
+            Err(error) if status(&error) == Some(404) => Ok(None),
+            Err(error) => Err(unavailable(error)),
+        }
+    }
+
+    async fn ours(&self, id: ContainerId) -> Result<ContainerInspectResponse, PlatformError> {
+        self.inspect(id).await?.ok_or(PlatformError::NotFound(id))
+    }
+
+    /// The image's settings; fetched first if the policy says so.
+    async fn image(&self, spec: &Spec) -> Result<bollard::models::ImageInspect, PlatformError> {
+        let name = self.image_name(spec);
+        let found = match self.docker.inspect_image(name).await {
+            Ok(image) => Some(image),
+            Err(error) if status(&error) == Some(404) => None,
+            Err(error) => return Err(unavailable(error)),
+        };
+        match (found, spec.pull) {
+            (Some(image), PullPolicy::IfNotPresent | PullPolicy::Never) => Ok(image),
+            (None, PullPolicy::Never) => Err(PlatformError::Impossible(format!("there is no image {name} here"))),
+            (found, _) => {
+                let options = CreateImageOptionsBuilder::new().from_image(name).build();
+                let pulled: Result<Vec<_>, Error> =
+                    self.docker.create_image(Some(options), None, None).try_collect().await;
+                match (pulled, found) {
+                    (Ok(_), _) => self.docker.inspect_image(name).await.map_err(unavailable),
+                    (Err(error), _) => {
+                        Err(PlatformError::Impossible(format!("the image {name} cannot be fetched: {error}")))
+                    }
+                }
+            }
+        }
+    }
+
+    fn image_name<'s>(&'s self, spec: &'s Spec) -> &'s str {
+        if spec.image.is_empty() { &self.default_image } else { &spec.image }
+    }
+
+    /// Makes the container, without starting it.
+    async fn create(&self, spec: &Spec) -> Result<(), PlatformError> {
+        let image = self.image(spec).await?;
+        for index in 0..spec.mount_paths.len() {
+            let volume = VolumeCreateRequest {
+                name: Some(container::volume(spec.id, index)),
+                labels: Some(container::labels(spec)),
+                ..VolumeCreateRequest::default()
+            };
+            self.docker.create_volume(volume).await.map_err(unavailable)?;
+        }
+        let body = container::body(spec, self.image_name(spec), Ports::of(&image));
+        let options = CreateContainerOptionsBuilder::new().name(&container::name(spec.id)).build();
+        match self.docker.create_container(Some(options), body).await {
+            Ok(_) => Ok(()),
+            // Another one was quicker; what it made is what this would have.
+            Err(error) if status(&error) == Some(409) => Ok(()),
+            Err(error) if status(&error) == Some(400) => Err(PlatformError::Impossible(message(&error))),
+            Err(error) => Err(unavailable(error)),
+        }
+    }
+
+    async fn remove(&self, name: &str) -> Result<(), PlatformError> {
+        let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+        match self.docker.remove_container(name, Some(options)).await {
+            Ok(()) => Ok(()),
+            // It is gone, or another one is removing it.
+            Err(error) if matches!(status(&error), Some(404 | 409)) => Ok(()),
+            Err(error) => Err(unavailable(error)),
+        }
+    }
+
+    /// Waits until it answers, or has shown that it does not end at once.
+    async fn ready(&self, id: ContainerId) -> Result<Observed, PlatformError> {
+        let deadline = Instant::now() + READY_TIMEOUT;
+        loop {
+            let observed = container::observed(id, &self.ours(id).await?);
+            let (Phase::Running, Some(address)) = (&observed.phase, observed.address) else { return Ok(observed) };
+            let connect = TcpStream::connect((address, observed.http_port));
+            let answers = matches!(tokio::time::timeout(READY_POLL, connect).await, Ok(Ok(_)));
+            if answers || Instant::now() >= deadline {
+                return Ok(observed);
+            }
+            tokio::time::sleep(READY_POLL).await;
+        }
+    }
+
+    fn wanted(&self, id: ContainerId) -> Option<Spec> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    fn want(&self, id: ContainerId, spec: Option<&Spec>) {
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        match spec {
+            Some(spec) => wanted.insert(id, spec.clone()),
+            None => wanted.remove(&id),
+        };
+    }
+}
+
+#[async_trait]
+impl Platform for DockerPlatform {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            platform: "docker",
+            isolation: format!("containers of {}", self.engine),
+            can_pause: true,
+            limits_memory: true,
+            limits_cpu: true,
+        }
+    }
+
+    async fn images(&self) -> Result<Vec<Image>, PlatformError> {
+        let options = ListImagesOptionsBuilder::new().build();
+        let images = self.docker.list_images(Some(options)).await.map_err(unavailable)?;
+        let tags = images.into_iter().flat_map(|image| {
+            let size_mb = image.size / 1_000_000;
+            image.repo_tags.into_iter().map(move |tag| (tag, size_mb))
+        });
+        let listed = tags.filter(|(tag, _)| !tag.starts_with("<none>")).map(|(tag, size_mb)| {
+            let is_default = tag == *self.default_image || tag.strip_suffix(":latest") == Some(&*self.default_image);
+            Image { name: tag, description: format!("{size_mb} MB"), is_default }
+        });
+        Ok(listed.collect())
+    }
+
+    async fn ensure(&self, spec: &Spec) -> Result<(), PlatformError> {
+        self.want(spec.id, Some(spec));
+        match self.inspect(spec.id).await? {
+            None => self.create(spec).await,
+            Some(_) => Ok(()),
+        }
+    }
+
+    async fn start(&self, id: ContainerId) -> Result<Observed, PlatformError> {
+        let found = self.inspect(id).await?;
+        let kept = found.as_ref().and_then(container::spec);
+        match found.as_ref().map(|found| container::observed(id, found).phase) {
+            Some(Phase::Running) => return self.ready(id).await,
+            Some(Phase::Paused) => {
+                match self.docker.unpause_container(&container::name(id)).await {
+                    Ok(()) => {}
+                    // It is not paused any more.
+                    Err(error) if status(&error) == Some(409) => {}
+                    Err(error) => return Err(unavailable(error)),
+                }
+                return self.ready(id).await;
+            }
+            Some(Phase::Stopped | Phase::Failed(_)) | None => {}
+        }
+        let spec = self.wanted(id).or(kept).ok_or(PlatformError::NotFound(id))?;
+        // What it wrote outside of its volumes does not come back, and neither does an older form of it.
+        let is_fresh = found.as_ref().is_some_and(|found| container::is_fresh(found, &spec));
+        if !is_fresh {
+            if found.is_some() {
+                self.remove(&container::name(id)).await?;
+            }
+            self.create(&spec).await?;
+        }
+        let options = None::<bollard::query_parameters::StartContainerOptions>;
+        match self.docker.start_container(&container::name(id), options).await {
+            Ok(()) => self.ready(id).await,
+            Err(error) if status(&error) == Some(304) => self.ready(id).await,
+            Err(error) if status(&error) == Some(400) => Err(PlatformError::Impossible(message(&error))),
+            Err(error) if status(&error) == Some(404) => Err(PlatformError::Unavailable(message(&error))),
+            Err(error) => Err(unavailable(error)),
+        }
+    }
+
+    async fn stop(&self, id: ContainerId, grace: Duration) -> Result<(), PlatformError> {
+        let found = self.ours(id).await?;
+        let name = container::name(id);
+        if container::observed(id, &found).phase == Phase::Paused {
+            // A frozen process hears no signal.
+            if let Err(error) = self.docker.unpause_container(&name).await
+                && status(&error) != Some(409)
+            {
+                return Err(unavailable(error));
+            }
+        }
+        let grace_s = i32::try_from(grace.as_secs()).unwrap_or(i32::MAX);
+        let options = StopContainerOptionsBuilder::new().t(grace_s).build();
+        match self.docker.stop_container(&name, Some(options)).await {
+            Ok(()) => Ok(()),
+            Err(error) if matches!(status(&error), Some(304 | 404)) => Ok(()),
+            Err(error) => Err(unavailable(error)),
+        }
+    }
+
+    async fn pause(&self, id: ContainerId) -> Result<(), PlatformError> {
+        let phase = container::observed(id, &self.ours(id).await?).phase;
+        match phase {
+            Phase::Paused => Ok(()),
+            Phase::Running => self.docker.pause_container(&container::name(id)).await.map_err(unavailable),
+            Phase::Stopped | Phase::Failed(_) => {
+                Err(PlatformError::WrongPhase(format!("{id} does not run, so that it cannot be paused")))
+            }
+        }
+    }
+
+    async fn delete(&self, id: ContainerId) -> Result<(), PlatformError> {
+        let found = match self.inspect(id).await {
+            Ok(found) => found,
+            Err(PlatformError::Impossible(_)) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if found.is_some() {
+            self.remove(&container::name(id)).await?;
+        }
+        let filters = HashMap::from([("label".to_owned(), vec![format!("{LABEL}={id}")])]);
+        let options = bollard::query_parameters::ListVolumesOptionsBuilder::new().filters(&filters).build();
+        let volumes = self.docker.list_volumes(Some(options)).await.map_err(unavailable)?;
+        for volume in volumes.volumes.unwrap_or_default() {
+            let options = RemoveVolumeOptionsBuilder::new().force(true).build();
+            match self.docker.remove_volume(&volume.name, Some(options)).await {
+                Ok(()) => {}
+                Err(error) if status(&error) == Some(404) => {}
+                Err(error) => return Err(unavailable(error)),
+            }
+        }
+        self.want(id, None);
+        Ok(())
+    }
+
+    async fn observe(&self, id: ContainerId) -> Result<Option<Observed>, PlatformError> {
+        match self.inspect(id).await {
+            Ok(found) => Ok(found.map(|found| container::observed(id, &found))),
+            Err(PlatformError::Impossible(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn list(&self) -> Result<Vec<Observed>, PlatformError> {
+        let filters = HashMap::from([("label".to_owned(), vec![LABEL.to_owned()])]);
+        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+        let found = self.docker.list_containers(Some(options)).await.map_err(unavailable)?;
+        let mut listed = Vec::with_capacity(found.len());
+        for id in found.iter().filter_map(|summary| container::id_of(summary.labels.as_ref()?)) {
+            // One that goes while the list is read is not listed.
+            listed.extend(self.observe(id).await?);
+        }
+        Ok(listed)
+    }
+
+    fn watch(&self) -> broadcast::Receiver<ContainerId> {
+        self.changes.subscribe()
+    }
+
+    async fn exec(&self, id: ContainerId, exec: Exec) -> Result<Session, PlatformError> {
+        if container::observed(id, &self.ours(id).await?).phase != Phase::Running {
+            return Err(PlatformError::WrongPhase(format!("{id} does not run")));
+        }
+        session::open(&self.docker, &container::name(id), exec).await.map_err(unavailable)
+    }
+
+    async fn logs(&self, id: ContainerId, query: LogQuery) -> Result<mpsc::Receiver<Bytes>, PlatformError> {
+        self.ours(id).await?;
+        let options = LogsOptionsBuilder::new().stdout(true).stderr(true).follow(query.follow);
+        let options = options.tail(&query.tail.to_string()).build();
+        let mut pieces = Box::pin(self.docker.logs(&container::name(id), Some(options)));
+        let (lines, reader) = mpsc::channel(LOG_LINES);
+        tokio::spawn(async move {
+            while let Some(Ok(piece)) = pieces.next().await {
+                let (LogOutput::StdOut { message }
+                | LogOutput::StdErr { message }
+                | LogOutput::StdIn { message }
+                | LogOutput::Console { message }) = piece;
+                let text = message.strip_suffix(b"\n").unwrap_or(&message);
+                let text = text.strip_suffix(b"\r").unwrap_or(text);
+                for line in text.chunks(MAX_LINE_BYTES) {
+                    if lines.send(message.slice_ref(line)).await.is_err() {
+                        return;
+                    }
+                }
+                if text.is_empty() && lines.send(Bytes::new()).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(reader)
+    }
+
+    /// The engine's containers go on.
+    async fn shutdown(&self, _: Duration) {}
+}
+
+/// Tells of what happens to our containers, until nobody has the platform any more.
+async fn follow(docker: Docker, changes: broadcast::WeakSender<ContainerId>) {
+    loop {
+        let filters = HashMap::from([
+            ("label".to_owned(), vec![LABEL.to_owned()]),
+            ("type".to_owned(), vec!["container".to_owned()]),
+        ]);
+        let options = EventsOptionsBuilder::new().filters(&filters).build();
+        let mut events = Box::pin(docker.events(Some(options)));
+        while let Some(Ok(event)) = events.next().await {
+            let Some(changes) = changes.upgrade() else { return };
+            let labels = event.actor.and_then(|actor| actor.attributes).unwrap_or_default();
+            let ends = matches!(event.action.as_deref(), Some("die" | "oom" | "destroy" | "stop"));
+            if let Some(id) = container::id_of(&labels).filter(|_| ends) {
+                // Nobody may be watching.
+                let _ = changes.send(id);
+            }
+        }
+        if changes.strong_count() == 0 {
+            return;
+        }
+        tokio::time::sleep(WATCH_PAUSE).await;
+    }
+}
+
+fn status(error: &Error) -> Option<u16> {
+    match error {
+        Error::DockerResponseServerError { status_code, .. } => Some(*status_code),
+        _ => None,
+    }
+}
+
+fn message(error: &Error) -> String {
+    match error {
+        Error::DockerResponseServerError { message, .. } => message.clone(),
+        error => error.to_string(),
+    }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "the signature that `map_err` takes")]
+fn unavailable(error: Error) -> PlatformError {
+    PlatformError::Unavailable(format!("the Docker engine: {}", message(&error)))
+}

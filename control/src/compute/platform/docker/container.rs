@@ -1,0 +1,221 @@
+//! One container in the engine's terms: what it is made of, what is read back.
+
+use std::collections::HashMap;
+
+use bollard::models::{
+    ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum, HostConfig, HostConfigLogConfig,
+    ImageInspect, Mount, MountType, ResourcesUlimits,
+};
+use edd_proto::ContainerId;
+
+use crate::compute::platform::{Observed, Phase, Spec};
+
+/// What all that is ours carries, and whose it is: a container's id.
+pub(super) const LABEL: &str = "com.eddisonso.edd.container";
+const OWNER_LABEL: &str = "com.eddisonso.edd.owner";
+/// The [`Spec`] as JSON.
+const SPEC_LABEL: &str = "com.eddisonso.edd.spec";
+const HTTP_LABEL: &str = "com.eddisonso.edd.http-port";
+const SSH_LABEL: &str = "com.eddisonso.edd.ssh-port";
+pub(super) const NETWORK: &str = "edd";
+
+/// Processes and threads of a container.
+const MAX_PROCESSES: i64 = 512;
+/// Open files of each of its processes.
+const MAX_FILES: i64 = 16_384;
+/// Log files of this many bytes, two of them.
+const LOG_BYTES: &str = "1m";
+/// What a container may do as root: what a shell, a package manager and sshd need, and nothing that reaches out of it.
+const CAPABILITIES: [&str; 11] = [
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "NET_BIND_SERVICE",
+    "SETFCAP",
+    "SETGID",
+    "SETUID",
+    "SYS_CHROOT",
+];
+const DEFAULT_HTTP_PORT: u16 = 80;
+const SSH_PORT: u16 = 22;
+
+pub(super) fn name(id: ContainerId) -> String {
+    format!("edd-{id}")
+}
+
+pub(super) fn volume(id: ContainerId, index: usize) -> String {
+    format!("edd-{id}-{index}")
+}
+
+/// The ports that an image says it listens on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ports {
+    http: u16,
+    ssh: Option<u16>,
+}
+
+impl Ports {
+    /// 80 if it is exposed, or nothing but SSH is; else the lowest that is not SSH.
+    pub(super) fn of(image: &ImageInspect) -> Self {
+        let exposed = image.config.as_ref().and_then(|config| config.exposed_ports.as_deref()).unwrap_or_default();
+        Self::from_exposed(exposed.iter().map(String::as_str))
+    }
+
+    fn from_exposed<'p>(exposed: impl Iterator<Item = &'p str>) -> Self {
+        let tcp = |port: &str| port.strip_suffix("/tcp").unwrap_or(port).parse::<u16>().ok();
+        let mut ports: Vec<u16> = exposed.filter_map(tcp).collect();
+        ports.sort_unstable();
+        let ssh = ports.contains(&SSH_PORT).then_some(SSH_PORT);
+        let others = || ports.iter().copied().filter(|port| *port != SSH_PORT);
+        let http = others().find(|port| *port == DEFAULT_HTTP_PORT).or_else(|| others().next());
+        Self { http: http.unwrap_or(DEFAULT_HTTP_PORT), ssh }
+    }
+}
+
+pub(super) fn labels(spec: &Spec) -> HashMap<String, String> {
+    HashMap::from([(LABEL.to_owned(), spec.id.to_string()), (OWNER_LABEL.to_owned(), spec.owner.to_string())])
+}
+
+/// What the engine is told to make.
+pub(super) fn body(spec: &Spec, image: &str, ports: Ports) -> ContainerCreateBody {
+    let mut labels = labels(spec);
+    labels.insert(SPEC_LABEL.to_owned(), spec_text(spec));
+    labels.insert(HTTP_LABEL.to_owned(), ports.http.to_string());
+    if let Some(ssh) = ports.ssh {
+        labels.insert(SSH_LABEL.to_owned(), ssh.to_string());
+    }
+    let mounts = spec.mount_paths.iter().enumerate().map(|(index, path)| Mount {
+        typ: Some(MountType::VOLUME),
+        source: Some(volume(spec.id, index)),
+        target: Some(path.clone()),
+        ..Mount::default()
+    });
+    let memory_bytes = i64::from(spec.memory_mb) * 1024 * 1024;
+    let log = HashMap::from([("max-size".to_owned(), LOG_BYTES.to_owned()), ("max-file".to_owned(), "2".to_owned())]);
+    let files = ResourcesUlimits { name: Some("nofile".to_owned()), soft: Some(MAX_FILES), hard: Some(MAX_FILES) };
+    ContainerCreateBody {
+        hostname: Some(spec.id.to_string()),
+        image: Some(image.to_owned()),
+        env: Some(spec.environment.iter().map(|(name, value)| format!("{name}={value}")).collect()),
+        labels: Some(labels),
+        host_config: Some(HostConfig {
+            memory: Some(memory_bytes),
+            // As much as memory: no swap besides.
+            memory_swap: Some(memory_bytes),
+            nano_cpus: Some(i64::from(spec.cpu_millis) * 1_000_000),
+            pids_limit: Some(MAX_PROCESSES),
+            network_mode: Some(NETWORK.to_owned()),
+            cap_drop: Some(vec!["ALL".to_owned()]),
+            cap_add: Some(CAPABILITIES.map(str::to_owned).to_vec()),
+            mounts: Some(mounts.collect()),
+            ulimits: Some(vec![files]),
+            // It reaps what nobody waits for, and hands signals on.
+            init: Some(true),
+            log_config: Some(HostConfigLogConfig { typ: Some("json-file".to_owned()), config: Some(log) }),
+            ..HostConfig::default()
+        }),
+        ..ContainerCreateBody::default()
+    }
+}
+
+fn spec_text(spec: &Spec) -> String {
+    serde_json::to_string(spec).expect("a struct of numbers and texts")
+}
+
+pub(super) fn id_of(labels: &HashMap<String, String>) -> Option<ContainerId> {
+    labels.get(LABEL)?.parse().ok()
+}
+
+fn labels_of(found: &ContainerInspectResponse) -> Option<&HashMap<String, String>> {
+    found.config.as_ref()?.labels.as_ref()
+}
+
+pub(super) fn is_ours(found: &ContainerInspectResponse, id: ContainerId) -> bool {
+    labels_of(found).and_then(id_of) == Some(id)
+}
+
+/// What it was made to be.
+pub(super) fn spec(found: &ContainerInspectResponse) -> Option<Spec> {
+    serde_json::from_str(labels_of(found)?.get(SPEC_LABEL)?).ok()
+}
+
+/// Whether it was made by this very spec, and has not run yet.
+pub(super) fn is_fresh(found: &ContainerInspectResponse, spec: &Spec) -> bool {
+    let status = found.state.as_ref().and_then(|state| state.status);
+    let made_by = labels_of(found).and_then(|labels| labels.get(SPEC_LABEL));
+    status == Some(ContainerStateStatusEnum::CREATED) && made_by == Some(&spec_text(spec))
+}
+
+pub(super) fn observed(id: ContainerId, found: &ContainerInspectResponse) -> Observed {
+    let port = |label| labels_of(found).and_then(|labels| labels.get(label)).and_then(|port| port.parse().ok());
+    let phase = phase(found);
+    let networks = found.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
+    let endpoint = networks.and_then(|networks| networks.get(NETWORK));
+    let address = endpoint.and_then(|endpoint| endpoint.ip_address.as_deref()).and_then(|ip| ip.parse().ok());
+    Observed {
+        id,
+        address: address.filter(|_| matches!(phase, Phase::Running | Phase::Paused)),
+        phase,
+        http_port: port(HTTP_LABEL).unwrap_or(DEFAULT_HTTP_PORT),
+        ssh_port: port(SSH_LABEL),
+    }
+}
+
+fn phase(found: &ContainerInspectResponse) -> Phase {
+    use ContainerStateStatusEnum as Status;
+    let state = found.state.clone().unwrap_or_default();
+    let code = state.exit_code.unwrap_or_default();
+    match state.status {
+        Some(Status::RUNNING | Status::RESTARTING) => Phase::Running,
+        Some(Status::PAUSED) => Phase::Paused,
+        Some(Status::EXITED | Status::DEAD) if state.oom_killed == Some(true) => {
+            Phase::Failed("it ran out of memory".to_owned())
+        }
+        // Ended by SIGTERM or SIGKILL, which is how it is stopped, or of its own will after SIGTERM.
+        Some(Status::EXITED) if matches!(code, 0 | 137 | 143) => Phase::Stopped,
+        Some(Status::EXITED | Status::DEAD) => {
+            let error = state.error.filter(|error| !error.is_empty()).map(|error| format!(": {error}"));
+            Phase::Failed(format!("its main process ended with code {code}{}", error.unwrap_or_default()))
+        }
+        _ => Phase::Stopped,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bollard::models::ContainerState;
+
+    use super::*;
+
+    #[test]
+    fn the_web_is_where_the_image_says() {
+        let of = |ports: &[&str]| Ports::from_exposed(ports.iter().copied());
+        assert_eq!(of(&[]), Ports { http: 80, ssh: None });
+        assert_eq!(of(&["22/tcp"]), Ports { http: 80, ssh: Some(22) });
+        assert_eq!(of(&["9000/tcp", "3000/tcp", "53/udp"]), Ports { http: 3000, ssh: None });
+        assert_eq!(of(&["22/tcp", "8080/tcp", "80/tcp"]), Ports { http: 80, ssh: Some(22) });
+    }
+
+    #[test]
+    fn an_end_that_was_asked_for_is_no_failure() {
+        let phase = |status, code, oom_killed| {
+            let state = ContainerState {
+                status: Some(status),
+                exit_code: Some(code),
+                oom_killed: Some(oom_killed),
+                ..ContainerState::default()
+            };
+            phase(&ContainerInspectResponse { state: Some(state), ..ContainerInspectResponse::default() })
+        };
+        use ContainerStateStatusEnum as Status;
+        assert_eq!(phase(Status::EXITED, 0, false), Phase::Stopped);
+        assert_eq!(phase(Status::EXITED, 143, false), Phase::Stopped);
+        assert!(matches!(phase(Status::EXITED, 1, false), Phase::Failed(why) if why.contains("code 1")));
+        assert!(matches!(phase(Status::EXITED, 137, true), Phase::Failed(why) if why.contains("memory")));
+        assert_eq!(phase(Status::CREATED, 0, false), Phase::Stopped);
+        assert_eq!(phase(Status::RUNNING, 0, false), Phase::Running);
+    }
+}

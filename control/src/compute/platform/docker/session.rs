@@ -1,0 +1,176 @@
+//! What runs in a container besides its main process.
+//!
+//! The engine has no way to signal it. So every process of a session carries a mark in its environment, and a signal
+//! is a second, short session that finds them by it.
+
+use std::pin::Pin;
+
+use bollard::Docker;
+use bollard::container::LogOutput;
+use bollard::errors::Error;
+use bollard::exec::{CreateExecOptions, ResizeExecOptions, StartExecOptions, StartExecResults};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use rand::RngExt;
+
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+
+use crate::compute::platform::{Exec, Exit, Input, MAX_PIECE_BYTES, Output, SESSION_PIECES, Session, Size};
+
+/// The variable that marks the processes of a session.
+const MARK: &str = "EDD_SESSION";
+/// Sends a signal, the second argument, to all whose environment has the first.
+const SIGNAL: &str = r#"for p in /proc/[0-9]*; do grep -qs "$1" "$p/environ" && kill -s "$2" "${p#/proc/}"; done"#;
+/// How processes are found out to be those of a shell that exits with 128 and the signal's number.
+const SIGNALS: [(u8, &str); 9] = [
+    (1, "HUP"),
+    (2, "INT"),
+    (3, "QUIT"),
+    (6, "ABRT"),
+    (9, "KILL"),
+    (11, "SEGV"),
+    (13, "PIPE"),
+    (14, "ALRM"),
+    (15, "TERM"),
+];
+
+pub(super) async fn open(docker: &Docker, container: &str, exec: Exec) -> Result<Session, Error> {
+    let mark = format!("{MARK}={:016x}", rand::rng().random::<u64>());
+    let command = match exec.command.is_empty() {
+        true => ["/bin/sh", "-l"].map(str::to_owned).to_vec(),
+        false => exec.command,
+    };
+    let environment = exec.environment.iter().map(|(name, value)| format!("{name}={value}"));
+    let options = CreateExecOptions {
+        attach_stdin: Some(true),
+        attach_stdout: Some(true),
+        attach_stderr: Some(true),
+        tty: Some(exec.terminal.is_some()),
+        env: Some(environment.chain([mark.clone()]).collect()),
+        cmd: Some(command),
+        ..CreateExecOptions::default()
+    };
+    let created = docker.create_exec(container, options).await?.id;
+    let start =
+        StartExecOptions { detach: false, tty: exec.terminal.is_some(), output_capacity: Some(MAX_PIECE_BYTES) };
+    let StartExecResults::Attached { output, input } = docker.start_exec(&created, Some(start)).await? else {
+        return Err(Error::DockerResponseServerError {
+            status_code: 500,
+            message: "the engine started a session without its input and output".to_owned(),
+        });
+    };
+    let session = Running { docker: docker.clone(), container: container.to_owned(), id: created, mark };
+    if let Some(size) = exec.terminal {
+        session.resize(size).await;
+    }
+    let (to_session, inputs) = mpsc::channel(SESSION_PIECES);
+    let (outputs, from_session) = mpsc::channel(SESSION_PIECES);
+    tokio::spawn(session.run(input, inputs, output, outputs));
+    Ok(Session { input: to_session, output: from_session })
+}
+
+struct Running {
+    docker: Docker,
+    container: String,
+    id: String,
+    mark: String,
+}
+
+type Pieces = Pin<Box<dyn Stream<Item = Result<LogOutput, Error>> + Send>>;
+
+impl Running {
+    async fn run(
+        self,
+        mut input: Pin<Box<dyn AsyncWrite + Send>>,
+        mut inputs: mpsc::Receiver<Input>,
+        mut output: Pieces,
+        outputs: mpsc::Sender<Output>,
+    ) {
+        let writing = async {
+            while let Some(piece) = inputs.recv().await {
+                match piece {
+                    // It may have closed its input; what it still says counts.
+                    Input::Bytes(bytes) => drop(input.write_all(&bytes).await),
+                    Input::Resize(size) => self.resize(size).await,
+                    Input::Signal(signal) => self.signal(&signal).await,
+                }
+            }
+            drop(input.shutdown().await);
+            std::future::pending::<()>().await;
+        };
+        let reading = async {
+            while let Some(Ok(piece)) = output.next().await {
+                let piece = match piece {
+                    LogOutput::StdErr { message } => Output::Stderr(message),
+                    LogOutput::StdOut { message } | LogOutput::Console { message } | LogOutput::StdIn { message } => {
+                        Output::Stdout(message)
+                    }
+                };
+                if send(&outputs, piece).await.is_err() {
+                    return false;
+                }
+            }
+            true
+        };
+        let has_ended = tokio::select! {
+            () = writing => false,
+            has_ended = reading => has_ended,
+            () = outputs.closed() => false,
+        };
+        if !has_ended {
+            // Whoever had it is gone.
+            self.signal("HUP").await;
+            self.signal("KILL").await;
+            return;
+        }
+        // Unknown is said by closing the channel without an exit.
+        if let Some(exit) = self.exit().await {
+            drop(outputs.send(Output::Exit(exit)).await);
+        }
+    }
+
+    async fn exit(&self) -> Option<Exit> {
+        let code = self.docker.inspect_exec(&self.id).await.ok()?.exit_code?;
+        let code = u8::try_from(code).ok()?;
+        let signal = SIGNALS.iter().find(|(number, _)| code == 128 + number);
+        Some(signal.map_or(Exit::Code(code), |(_, name)| Exit::Signal((*name).to_owned())))
+    }
+
+    async fn resize(&self, size: Size) {
+        let options = ResizeExecOptions { height: size.rows, width: size.columns };
+        if let Err(error) = self.docker.resize_exec(&self.id, options).await {
+            tracing::debug!(%error, container = self.container, "a terminal keeps its size");
+        }
+    }
+
+    async fn signal(&self, signal: &str) {
+        if !signal.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit()) {
+            return;
+        }
+        let options = CreateExecOptions {
+            cmd: Some(vec!["/bin/sh", "-c", SIGNAL, "sh", &self.mark, signal]),
+            ..CreateExecOptions::default()
+        };
+        let send = async {
+            let sender = self.docker.create_exec(&self.container, options).await?.id;
+            self.docker.start_exec(&sender, Some(StartExecOptions { detach: true, ..Default::default() })).await
+        };
+        if let Err(error) = send.await {
+            tracing::debug!(%error, container = self.container, signal, "a session did not get its signal");
+        }
+    }
+}
+
+/// In pieces of the size that readers are promised.
+async fn send(outputs: &mpsc::Sender<Output>, piece: Output) -> Result<(), mpsc::error::SendError<Output>> {
+    let (bytes, wrap): (Bytes, fn(Bytes) -> Output) = match piece {
+        Output::Stdout(bytes) => (bytes, Output::Stdout),
+        Output::Stderr(bytes) => (bytes, Output::Stderr),
+        exit @ Output::Exit(_) => return outputs.send(exit).await,
+    };
+    for piece in bytes.chunks(MAX_PIECE_BYTES) {
+        outputs.send(wrap(bytes.slice_ref(piece))).await?;
+    }
+    Ok(())
+}

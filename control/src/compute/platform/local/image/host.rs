@@ -1,0 +1,123 @@
+//! The default image: this machine's programs below an own, small rest.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+/// Directories of the machine that hold programs. Where `/usr` has all of them, the others are links into it.
+const PROGRAMS: [&str; 7] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
+/// Directories of its own, with their modes.
+const OWN: [(&str, u32); 16] = [
+    ("dev", 0o755),
+    ("etc", 0o755),
+    ("home", 0o755),
+    ("mnt", 0o755),
+    ("opt", 0o755),
+    ("proc", 0o555),
+    ("root", 0o700),
+    ("run", 0o755),
+    ("srv", 0o755),
+    ("sys", 0o555),
+    ("tmp", 0o1777),
+    ("usr", 0o755),
+    ("var", 0o755),
+    ("var/cache", 0o755),
+    ("var/lib", 0o755),
+    ("var/tmp", 0o1777),
+];
+/// What programs look up in the machine's `/etc` and what tells nothing of the machine. `alternatives` are links to
+/// programs, `ssl/certs` the authorities that are trusted.
+const SHARED: [&str; 13] = [
+    "alternatives",
+    "debian_version",
+    "inputrc",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "localtime",
+    "mime.types",
+    "os-release",
+    "protocols",
+    "services",
+    "ssl/certs",
+    "terminfo",
+];
+const FILES: [(&str, &str); 9] = [
+    (
+        "etc/passwd",
+        "root:x:0:0:root:/root:/bin/bash\nsshd:x:105:65534::/run/sshd:/usr/sbin/nologin\n\
+         www-data:x:33:33::/var/www:/usr/sbin/nologin\nnobody:x:65534:65534::/nonexistent:/usr/sbin/nologin\n",
+    ),
+    ("etc/group", "root:x:0:\ntty:x:5:\nwww-data:x:33:\nusers:x:100:\nnogroup:x:65534:\n"),
+    ("etc/shells", "/bin/sh\n/bin/bash\n"),
+    ("etc/nsswitch.conf", "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nservices: files\n"),
+    ("etc/profile", "PS1='\\u@\\h:\\w\\$ '\numask 022\n"),
+    ("etc/bash.bashrc", "PS1='\\u@\\h:\\w\\$ '\n"),
+    ("etc/host.conf", "multi on\n"),
+    ("etc/resolv.conf", ""),
+    // What it is replaced by is bound over it.
+    ("opt/edd", ""),
+];
+
+/// Changes when the image would be made otherwise.
+pub(super) fn stamp() -> String {
+    let changed = |path: &str| fs::metadata(path).map_or(0, |file| file.mtime());
+    let program = changed("/etc/alternatives").max(changed("/etc/ld.so.cache")).max(changed("/etc/ssl/certs"));
+    format!("{program}-{}", env!("CARGO_PKG_VERSION"))
+}
+
+/// What is bound into it: directories of programs that are no links.
+pub(super) fn directories() -> Vec<(PathBuf, String)> {
+    let real = PROGRAMS.into_iter().filter(|dir| fs::symlink_metadata(dir).is_ok_and(|file| file.is_dir()));
+    real.map(|dir| (PathBuf::from(dir), dir.to_owned())).collect()
+}
+
+/// Fills `root`.
+pub(super) fn make(root: &Path) -> io::Result<()> {
+    fs::set_permissions(root, Permissions::from_mode(0o755))?;
+    for (dir, mode) in OWN {
+        fs::create_dir(root.join(dir))?;
+        fs::set_permissions(root.join(dir), Permissions::from_mode(mode))?;
+    }
+    for dir in PROGRAMS.into_iter().map(Path::new) {
+        let place = root.join(dir.strip_prefix("/").unwrap_or(dir));
+        match fs::read_link(dir) {
+            Ok(target) => symlink(target, place)?,
+            Err(_) if dir.is_dir() && !place.exists() => fs::create_dir(place)?,
+            Err(_) => {}
+        }
+    }
+    symlink("/run", root.join("var/run"))?;
+    symlink("/proc/self/mounts", root.join("etc/mtab"))?;
+    for (file, content) in FILES {
+        fs::write(root.join(file), content)?;
+    }
+    for shared in SHARED {
+        copy(&Path::new("/etc").join(shared), &root.join("etc").join(shared))?;
+    }
+    Ok(())
+}
+
+/// Copies files, links and directories; what is not there or not for us to read is left out.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    let Ok(found) = fs::symlink_metadata(from) else { return Ok(()) };
+    if let Some(parent) = to.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    if found.is_symlink() {
+        return symlink(fs::read_link(from)?, to);
+    }
+    if found.is_dir() {
+        fs::create_dir(to)?;
+        for entry in fs::read_dir(from)? {
+            let entry = entry?;
+            copy(&entry.path(), &to.join(entry.file_name()))?;
+        }
+        return Ok(());
+    }
+    match fs::copy(from, to) {
+        Err(error) if error.kind() != io::ErrorKind::PermissionDenied => Err(error),
+        _ => Ok(()),
+    }
+}

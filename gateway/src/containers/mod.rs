@@ -1,0 +1,30 @@
+//! The containers of the cloud, as compute tells of them by events: each answers under its own host name.
+//!
+//! ```text
+//! compute ─▶ COMPUTE ─┬▶ durable consumer ─▶ gateway_db      one replica writes it for all
+//!                     └▶ feed ─▶ Containers ─▶ snapshot      every process, at once
+//! gateway_db ─▶ feed                                         at the start, and after events were lost
+//! ```
+
+pub mod activity;
+mod feed;
+mod freshness;
+pub mod keeper;
+mod last_known;
+mod layer;
+mod metrics;
+mod record;
+mod refreshed;
+pub mod store;
+mod templates;
+#[cfg(test)]
+mod tests;
+mod wake;
+
+pub use feed::Feed;
+pub use freshness::Freshness;
+pub use last_known::LastKnown;
+pub use layer::{Config, Containers, Origin};
+pub use record::{Change, Record};
+pub use refreshed::announce_refreshes;
+pub use wake::{Timing, Wakes, Woken};
