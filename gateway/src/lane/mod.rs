@@ -23,7 +23,7 @@ use crate::exchange::Exchange;
 use crate::lane::client::Interruption;
 use crate::lane::pool::Pool;
 use crate::lane::request::Request;
-use crate::live::{Lead, Shape};
+use crate::live::Shape;
 use crate::proxy::context::{Decided, Engine};
 use crate::proxy::framing::Framing;
 use crate::proxy::scope::ConnInfo;
@@ -113,9 +113,5 @@ impl Lane {
 }
 
 fn is_plain(forward: &Forward) -> bool {
-    let live = &forward.route;
-    // Containers may have to be woken.
-    forward.shape == Shape::Plain
-        && matches!(live.lead, Lead::Fixed(_))
-        && matches!(live.route.action, Action::Proxy { protocol: Protocol::H1, .. })
+    forward.shape == Shape::Plain && matches!(forward.route.route.action, Action::Proxy { protocol: Protocol::H1, .. })
 }

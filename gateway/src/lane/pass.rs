@@ -220,8 +220,13 @@ async fn refuse(failure: Failure, request: &Request, context: &mut Context, clie
     let id = context.exchange.id.clone();
     tracing::debug!(request_id = id.as_str(), reason = failure.reason.as_str(), detail = %failure.detail, "no answer");
     let detail = match failure.reason {
-        Reason::NoTarget | Reason::UpstreamDns | Reason::Internal => failure.detail,
-        _ => place(context.hop.as_ref()).into(),
+        Reason::UpstreamRefused
+        | Reason::UpstreamUnreachable
+        | Reason::UpstreamConnectTimeout
+        | Reason::UpstreamClosed
+        | Reason::UpstreamInvalidResponse
+        | Reason::UpstreamTimeout => place(context.hop.as_ref()).into(),
+        _ => failure.detail,
     };
     let mut rendered = answer::render(&Answer::new(failure.reason, detail), &request.headers, &id);
     if request.method == Method::HEAD {

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::task::ready;
 use std::time::Instant;
 
+use edd_proto::ContainerId;
 use tokio::net::TcpStream;
 
+use crate::containers::Wakes;
 use crate::lane::client::{Client, Interruption};
 use crate::lane::pool::{Key, Pool};
 use crate::lane::transfer::target_failure;
@@ -14,6 +16,7 @@ use crate::lane::{Failure, Lane};
 use crate::live::Hop;
 use crate::proxy::context::{Context, Engine};
 use crate::proxy::engine::MAX_CONNECT_ATTEMPTS;
+use crate::proxy::waking;
 use crate::reason::Reason;
 use crate::route::Timeouts;
 
@@ -100,13 +103,28 @@ impl Lane {
                     if let Some(upstream) = hop.upstream() {
                         engine.upstreams.connect_failed(upstream);
                     }
+                    let awaits = engine.wakes.as_ref().zip(context.waking());
                     let is_left = live.pick(context.tried, engine.upstreams.now_ms()).is_some();
-                    if !is_left || context.connect_attempts >= MAX_CONNECT_ATTEMPTS {
+                    if !(is_left || awaits.is_some()) || context.connect_attempts >= MAX_CONNECT_ATTEMPTS {
                         return Err(failure);
+                    }
+                    if let Some((wakes, id)) = awaits {
+                        join(wakes, id, client).await?;
+                        context.tried = 0;
                     }
                 }
             }
         }
+    }
+}
+
+/// Waits for a container that is waking up.
+async fn join(wakes: &Wakes, id: ContainerId, client: &mut Client<'_>) -> Result<(), Failure> {
+    let mut joining = std::pin::pin!(waking::join(wakes, id));
+    // It has a limit of its own.
+    match client.attend(2 * wakes.longest_wait(), |_, context| joining.as_mut().poll(context)).await {
+        Ok(joined) => joined.map_err(|answer| Failure::new(answer.reason, answer.detail)),
+        Err(interruption) => Err(target_failure(interruption)),
     }
 }
 
