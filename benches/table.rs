@@ -1,20 +1,28 @@
-//! The routing table by number of hosts: a look-up, a change of one host, and the whole build.
+//! The routing table by number of hosts: a look-up, a change of one host, and the whole build. The same for containers,
+//! and what memory each of them takes.
 //! `cargo bench --bench table`
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use divan::{Bencher, black_box};
+use edd_events::clock::SystemClock;
+use edd_gateway::containers::keeper::Nobody;
+use edd_gateway::containers::{Change, Config, Containers, Origin, Record, Timing};
 use edd_gateway::decision::{self, BodyLength, Peer, RequestHead};
 use edd_gateway::exchange::RequestId;
-use edd_gateway::live::LiveRoute;
+use edd_gateway::live::{LiveRoute, Status};
 use edd_gateway::metrics::{Listener, Metrics};
 use edd_gateway::proxy::framing::{self, HeadScanner};
-use edd_gateway::route::{Action, Authority, HostPattern, PathPrefix, Protocol, Route, Source, Target};
-use edd_gateway::router::Snapshot;
+use edd_gateway::route::{Action, Authority, HostName, HostPattern, PathPrefix, Protocol, Route, Source, Target};
+use edd_gateway::router::{Router, Snapshot};
 use edd_gateway::table::RouteTable;
+use edd_gateway::table::containers::{ContainerMatch, Zone};
 use edd_gateway::upstream::Upstreams;
+use edd_proto::ContainerId;
+use prometheus::Registry;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -23,7 +31,86 @@ const HOSTS: [usize; 3] = [10, 10_000, 1_000_000];
 const FEW: [usize; 2] = [10, 10_000];
 
 fn main() {
+    for size in FLEETS {
+        let before = resident_bytes();
+        let fleet = fleet(size);
+        let taken = resident_bytes().saturating_sub(before);
+        println!("{size} containers: {} bytes of memory each", taken / size);
+        drop(fleet);
+    }
     divan::main();
+}
+
+/// What of the process is in memory.
+fn resident_bytes() -> usize {
+    const PAGE_BYTES: usize = 4096;
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).map_or(0, |pages: usize| pages * PAGE_BYTES)
+}
+
+const FLEETS: [usize; 2] = [100_000, 1_000_000];
+
+fn container(index: usize) -> ContainerId {
+    format!("c{:09x}", index.wrapping_mul(0x9E37_79B1) % 0xF_FFFF_FFFF).parse().expect("a valid id")
+}
+
+fn record(index: usize, version: i64) -> Change {
+    Change::Is(Record {
+        id: container(index),
+        owner: "V1StGXR8_Z5jdHi6B-myT".parse().expect("a valid id"),
+        version,
+        status: Status::Running,
+        address: Some(Authority { host: "10.0.0.1".into(), port: 80 }),
+        https_enabled: true,
+        redirect_to_https: false,
+    })
+}
+
+/// As many containers as a gateway serves, published.
+fn fleet(size: usize) -> (Router, Containers) {
+    let (router, registry) = (Router::default(), Registry::new());
+    let config = Config {
+        router: router.clone(),
+        zone: Zone::of(&HostName::parse("cloud.localhost").expect("a valid host")).expect("a short host"),
+        keeper: Arc::new(Nobody),
+        metrics: &Metrics::new().expect("fresh metrics"),
+        registry: &registry,
+        clock: Arc::new(SystemClock),
+        drain: Duration::ZERO,
+        timing: Timing::default(),
+    };
+    let (containers, _ledger) = Containers::new(config).expect("fresh metrics");
+    for page in (0..size).collect::<Vec<_>>().chunks(5000) {
+        containers.apply(page.iter().map(|index| record(*index, 1)), Origin::Database);
+    }
+    (router, containers)
+}
+
+/// A random container's host, through the guard that a request takes.
+#[divan::bench(args = FLEETS)]
+fn look_up_container(bencher: Bencher, size: usize) {
+    let (router, _containers) = fleet(size);
+    let hosts: Vec<String> =
+        (0..size.min(100_000)).map(|index| format!("{}.compute.cloud.localhost", container(index))).collect();
+    let mut turn = 0usize;
+    bencher.bench_local(|| {
+        turn = turn.wrapping_add(7919);
+        let snapshot = router.snapshot();
+        matches!(snapshot.containers.match_host(black_box(&hosts[turn % hosts.len()])), ContainerMatch::Container(_))
+    });
+}
+
+/// One container's event, published.
+#[divan::bench(args = FLEETS)]
+fn change_one_container(bencher: Bencher, size: usize) {
+    let (_router, containers) = fleet(size);
+    let mut turn = 0usize;
+    bencher
+        .with_inputs(|| {
+            turn = turn.wrapping_add(7919);
+            record(turn % size, i64::try_from(turn).unwrap_or(i64::MAX))
+        })
+        .bench_local_values(|change| containers.apply([change], Origin::Event(1)));
 }
 
 fn host(index: usize) -> String {

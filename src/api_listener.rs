@@ -1,7 +1,9 @@
-//! The listener of a control service's API: HTTP/1.1, bounded in connections and in patience.
+//! The listener of a control service's API: HTTP/1.1, bounded in connections and in patience. A connection that is
+//! upgraded, to a WebSocket, is no longer its own: whoever upgraded it bounds and ends it.
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,14 +12,13 @@ use axum::extract::ConnectInfo;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 /// Connections open at once; further ones wait to be accepted.
-const MAX_CONNECTIONS: usize = 1024;
+const MAX_CONNECTIONS: u32 = 1024;
 /// From a request's first byte to the end of its head, and between two requests.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
 /// Largest head of a request, in bytes.
@@ -41,8 +42,8 @@ impl ApiListener {
 
     /// Serves `router` until `stop`, then lets requests that have begun finish, for `drain` at most.
     pub async fn serve(self, router: Router, stop: CancellationToken, drain: Duration) {
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let draining = GracefulShutdown::new();
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
+        let ending = CancellationToken::new();
         loop {
             let accepted = async {
                 // Never closed.
@@ -55,10 +56,9 @@ impl ApiListener {
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    let connection = draining.watch(connection(stream, peer, router.clone()));
+                    let connection = connection(stream, peer, router.clone(), ending.clone());
                     tokio::spawn(async move {
-                        // A client that goes, or speaks no HTTP, is its own affair.
-                        let _ = connection.await;
+                        connection.await;
                         drop(place);
                     });
                 }
@@ -69,26 +69,35 @@ impl ApiListener {
             }
         }
         drop(self.listener);
-        if tokio::time::timeout(drain, draining.shutdown()).await.is_err() {
+        ending.cancel();
+        // Every connection has given its place back when the last has ended.
+        if tokio::time::timeout(drain, places.acquire_many(MAX_CONNECTIONS)).await.is_err() {
             tracing::warn!("the drain time is over; requests to the API are cut off");
         }
     }
 }
 
-fn connection(
-    stream: TcpStream,
-    peer: SocketAddr,
-    router: Router,
-) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> + Send {
+/// Serves one connection; once `ending`, only what has begun.
+async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, ending: CancellationToken) {
     let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
         router.clone().oneshot(request)
     });
     // Answers are short; waiting for more to send would delay them.
     let _ = stream.set_nodelay(true);
-    http1::Builder::new()
+    let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(MAX_HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut serving = pin!(serving);
+    // A client that goes, or speaks no HTTP, is its own affair.
+    tokio::select! {
+        _ = serving.as_mut() => {}
+        () = ending.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            let _ = serving.await;
+        }
+    }
 }

@@ -10,6 +10,7 @@ use edd_control::compute::service::Service;
 use edd_events::compute_cache::{containers, ingress_requests, ssh_keys};
 use edd_events::database::Database;
 use edd_events::projection::Owner;
+use edd_events::publisher::Cause;
 use edd_gateway::containers::activity::Reporter;
 use edd_gateway::containers::keeper::{Keeper, KeeperError, Nobody};
 use edd_gateway::containers::{Config, Containers, Feed, LastKnown, Timing, announce_refreshes};
@@ -33,6 +34,9 @@ use crate::settings::{GatewayArgs, Parts};
 
 /// Longest wait for the database to tell all of its containers before what was last known serves.
 const FIRST_LOAD: Duration = Duration::from_secs(10);
+
+/// Longest wait for what has begun when the gateway stops.
+const LONGEST_STOP: Duration = Duration::from_secs(10);
 
 /// Compute, as a gateway sees it: in this process, or over HTTP.
 #[derive(Clone, Debug)]
@@ -77,7 +81,7 @@ struct InProcess(Service);
 #[async_trait]
 impl Keeper for InProcess {
     async fn wake(&self, id: ContainerId) -> Result<(), KeeperError> {
-        self.0.wake(id).await.map_err(|error| match error {
+        self.0.wake(id, &Cause::default()).await.map_err(|error| match error {
             ComputeError::NotFound(_) | ComputeError::Conflict(_) => KeeperError::Refused(error.to_string()),
             error => KeeperError::Unavailable(error.to_string()),
         })
@@ -191,7 +195,7 @@ async fn with_database(
     };
     let Some(database) = found else { return };
     let publisher = crate::follower::GATEWAY.publisher(&plane);
-    let who = (database.clone(), publisher.clone(), plane.clock);
+    let who = (database.clone(), publisher.clone(), plane.clock.clone());
     let rules = RuleFeed::new(database.clone());
     let known = rules.rules();
     tokio::join!(
@@ -206,6 +210,9 @@ impl RunningFleet {
     /// Ends: what was counted is written, what is known is saved.
     pub async fn stop(mut self) {
         self.stop.cancel();
-        while self.tasks.join_next().await.is_some() {}
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(LONGEST_STOP, ended).await.is_err() {
+            tracing::warn!("what the containers were served with may not have been written down");
+        }
     }
 }

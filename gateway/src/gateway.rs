@@ -32,7 +32,7 @@ use crate::proxy::http1::{HeadLimits, Server};
 use crate::proxy::{context::Engine, engine::Proxy};
 use crate::publish::{PublishError, Publisher};
 use crate::reloader::Reloader;
-use crate::route::{Authority, Route, Source};
+use crate::route::{Authority, Route};
 use crate::router::Router;
 use crate::sources::LoadError;
 use crate::upstream::Upstreams;
@@ -163,8 +163,8 @@ impl Gateway {
         let health = config.health;
         let router = config.router;
         let (drain_time, counts) = (config.drain_timeout, Arc::clone(&metrics));
-        let publisher = Publisher::new(router.clone(), upstreams.clone(), counts, certs.clone(), drain_time);
-        publisher.publish(Source::Builtin, config.builtin_routes).await?;
+        let publisher =
+            Publisher::new(config.builtin_routes, router.clone(), upstreams.clone(), counts, certs.clone(), drain_time);
         let reloader = Reloader::new(config.routes_file, publisher, health.clone(), Arc::clone(&metrics));
         let reloader = Arc::new(reloader);
         let text = reloader.first_load().await?;
@@ -417,3 +417,6 @@ async fn await_successor(
     })?;
     Ok(successor)
 }
+
+#[cfg(test)]
+mod tests;

@@ -77,15 +77,18 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// `route_drain` is what the streams of a removed route have to come to an end.
+    /// Nothing is published yet. `builtin` are the routes that every other source wins over; `route_drain` is what the
+    /// streams of a removed route have to come to an end.
     pub fn new(
+        builtin: Vec<Route>,
         router: Router,
         upstreams: Upstreams,
         metrics: Arc<Metrics>,
         certs: CertStore,
         route_drain: Duration,
     ) -> Self {
-        Self { router, upstreams, metrics, certs, route_drain, layers: Arc::default() }
+        let layers = Arc::new(Mutex::new(Layers::from([(Source::Builtin, builtin)])));
+        Self { router, upstreams, metrics, certs, route_drain, layers }
     }
 
     /// Replaces the routes of `source` with `routes`, and none of the others'. Streams of routes that stay, or still
@@ -160,11 +163,12 @@ mod tests {
     use crate::certs::CertsConfig;
     use crate::route::{Action, Authority, PathPrefix, Protocol, Target};
 
-    fn publisher() -> Publisher {
+    fn publisher(builtin: &[&str]) -> Publisher {
         let metrics = Arc::new(Metrics::new().unwrap());
         let upstreams = Upstreams::new(HashMap::new(), Arc::clone(&metrics));
         let certs = CertStore::open(CertsConfig::default()).unwrap();
-        Publisher::new(Router::default(), upstreams, metrics, certs, Duration::ZERO)
+        let builtin = builtin.iter().map(|host| route(Source::Builtin, host, 1)).collect();
+        Publisher::new(builtin, Router::default(), upstreams, metrics, certs, Duration::ZERO)
     }
 
     fn route(source: Source, host: &str, port: u16) -> Route {
@@ -181,11 +185,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_layer_replaces_itself_alone_and_the_file_wins() {
-        let publisher = publisher();
-        publisher
-            .publish(Source::Builtin, vec![route(Source::Builtin, "a", 1), route(Source::Builtin, "b", 1)])
-            .await
-            .unwrap();
+        let publisher = publisher(&["a", "b"]);
         publisher.publish(Source::Api, vec![route(Source::Api, "b", 2), route(Source::Api, "c", 2)]).await.unwrap();
         publisher.publish(Source::File, vec![route(Source::File, "c", 3)]).await.unwrap();
         let on = |source, port: u16| Some((source, format!("127.0.0.1:{port}")));
@@ -199,7 +199,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_layer_that_cannot_go_live_changes_nothing_also_later() {
-        let publisher = publisher();
+        let publisher = publisher(&[]);
         publisher.publish(Source::File, vec![route(Source::File, "a", 1)]).await.unwrap();
         let mut bad = route(Source::Api, "b", 2);
         bad.client_auth = Some(ClientAuth { ca_file: "/nowhere/ca.pem".into(), required: true });

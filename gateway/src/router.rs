@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
-use crate::live::LiveRoute;
-use crate::table::RouteTable;
-use crate::table::containers::ContainerTable;
+use crate::live::{Hop, LiveRoute};
+use crate::table::containers::{ContainerMatch, ContainerTable};
 use crate::table::ports::PortTable;
+use crate::table::{Explanation, RouteTable, Winner};
 
 /// The table of static routes that the data plane matches against.
 pub type Table = RouteTable<LiveRoute>;
@@ -24,6 +24,37 @@ pub struct Snapshot {
     pub ports: PortTable<LiveRoute>,
     /// Grows by one with each publication.
     pub revision: u64,
+}
+
+impl Snapshot {
+    /// Says which route takes a request, and why others do not.
+    ///
+    /// `host` and `path` as [`match_http`](RouteTable::match_http) has them.
+    pub fn explain(&self, host: &str, path: &str) -> Explanation {
+        let is_theirs = self.containers.zone().is_some_and(|zone| {
+            zone.label(host).is_some() && !self.table.has_wildcard_within(host, zone.name().as_str())
+        });
+        let live = match self.containers.match_host(host) {
+            _ if self.table.has_host(host) => return self.table.explain(host, path),
+            ContainerMatch::Container(live) => Some(live),
+            _ if is_theirs => None,
+            _ => return self.table.explain(host, path),
+        };
+        let winner = live.and_then(|live| live.backend().map(|backend| (live, backend)));
+        let winner = winner.map(|(live, backend)| Winner {
+            route: live.route.id.to_string(),
+            host: host.to_owned(),
+            path: live.route.path.to_string(),
+            action: format!("container {}, {}{}", backend.container(), backend.status().as_str(), at(backend.hop())),
+            upstream_path: path.to_owned(),
+        });
+        let (losers, other_hosts) = (Vec::new(), self.table.len());
+        Explanation { host: host.to_owned(), path: path.to_owned(), winner, losers, other_hosts }
+    }
+}
+
+fn at(hop: Option<Hop>) -> String {
+    hop.map_or_else(String::new, |hop| format!(", at {hop}"))
 }
 
 /// Cheap handle on the current [`Snapshot`].

@@ -93,6 +93,12 @@ async fn walk(mut deployment: Deployment) {
     let user = deployment.register().await;
     let tenant = Tenant { gateway: deployment.gateway(), user };
 
+    // Services that have just started ask one another for keys first.
+    until("compute to know callers", async || match tenant.ask("GET /compute/images", &Value::Null).await {
+        answer if answer.status == 200 => Ok(()),
+        answer => Err(answer.text().to_owned()),
+    })
+    .await;
     let made = tenant.done("POST /compute/containers", json!({"name": "blog", "ssh_enabled": false})).await;
     let id = made["id"].as_str().unwrap_or_else(|| panic!("no id in {made}")).to_owned();
     let host = made["hostname"].as_str().unwrap_or_else(|| panic!("no hostname in {made}")).to_owned();

@@ -56,12 +56,6 @@ impl FromRef<Api> for Verifier {
     }
 }
 
-impl FromRef<Api> for Sockets {
-    fn from_ref(api: &Api) -> Self {
-        api.sockets.clone()
-    }
-}
-
 impl FromRef<Api> for Option<ServiceKey> {
     fn from_ref(api: &Api) -> Self {
         api.service.config().service_key.clone()

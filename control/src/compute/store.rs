@@ -51,6 +51,9 @@ CREATE TABLE containers (
     -- What its owner wants: running, hibernated, idle or stopped
     wanted TEXT NOT NULL,
     generation BIGINT NOT NULL,
+    -- The request that wanted it.
+    correlation_id TEXT NOT NULL,
+    trace_parent TEXT NOT NULL,
     -- What is known of it: compute.ContainerStatus
     status BIGINT NOT NULL,
     status_at BIGINT NOT NULL,

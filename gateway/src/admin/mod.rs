@@ -146,7 +146,7 @@ async fn explain(
     let Query(ExplainQuery { url }) = query?;
     let url = url.ok_or_else(|| Problem::bad_request("say which URL: /routes/explain?url=https://host/path"))?;
     let (host, path) = split_url(&url).map_err(|what| Problem::bad_request(&what))?;
-    Ok(Json(admin.router.snapshot().table.explain(&host, &path)).into_response())
+    Ok(Json(admin.router.snapshot().explain(&host, &path)).into_response())
 }
 
 /// Host and path of a URL in the form the table compares. The scheme may be missing.

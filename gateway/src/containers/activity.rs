@@ -111,7 +111,9 @@ impl Reporter {
         let mut accounts: Vec<Account> = self.waiting.keys().copied().collect();
         accounts.sort_unstable();
         for batch in accounts.chunks(BATCH_ROWS) {
-            if let Err(error) = self.write_batch(&database, batch).await {
+            let usage = |account: &Account| self.waiting.get(account).map(|usage| (*account, *usage));
+            let usages: Vec<_> = batch.iter().filter_map(usage).collect();
+            if let Err(error) = store::add_all(&database, &usages).await {
                 tracing::warn!(%error, waiting = self.waiting.len(), "usage was not written and waits");
                 return;
             }
@@ -119,14 +121,6 @@ impl Reporter {
                 self.waiting.remove(account);
             }
         }
-    }
-
-    async fn write_batch(&self, database: &Database, batch: &[Account]) -> sqlx::Result<()> {
-        let mut transaction = database.begin().await?;
-        for account in batch {
-            store::add(&mut transaction, *account, self.waiting.get(account).copied().unwrap_or_default()).await?;
-        }
-        database.commit(transaction).await
     }
 
     async fn prune(&self) {

@@ -22,7 +22,8 @@ use edd_proto::{ContainerId, EventKind, Stream, UserId};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::containers::{Change, Containers, LastKnown, Origin, store};
+use crate::containers::store::{self, StoreError};
+use crate::containers::{Change, Containers, LastKnown, Origin};
 
 /// Rows read in one go.
 const PAGE_ROWS: u32 = 5000;
@@ -33,6 +34,15 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// The events by which users go.
 const USERS: &[&str] = &["auth.user.*.deleted"];
+
+/// Why what is known may not be all.
+#[derive(Debug, thiserror::Error)]
+enum FeedError {
+    #[error("the database is away")]
+    NoDatabase,
+    #[error("the database cannot be read: {0}")]
+    Database(#[from] StoreError),
+}
 
 /// One process's.
 #[derive(Debug)]
@@ -110,30 +120,30 @@ impl Feed {
             };
             let wait = if outcome.is_ok() { LOOK_EVERY } else { pause };
             pause = if outcome.is_ok() { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
-            if let Err(error) = outcome {
-                let error = format!("the database cannot be read: {error}");
-                tracing::warn!(error, "containers may be out of date; looking again");
-                self.containers.freshness().failed(error);
+            match outcome {
+                Ok(()) => self.containers.freshness().recovered(),
+                Err(error) => {
+                    tracing::warn!(%error, "containers may be out of date; looking again");
+                    self.containers.freshness().failed(error.to_string());
+                }
             }
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = gap.opened.notified() => {}
-                _ = self.database.changed() => {}
+                // Nobody may be left who would put another one there.
+                Ok(()) = self.database.changed() => {}
                 () = tokio::time::sleep(wait) => {}
             }
         }
     }
 
     /// Reads all again if the database has more than events tell.
-    async fn look(&mut self) -> sqlx::Result<()> {
-        let Some(database) = self.database.borrow().clone() else {
-            self.containers.freshness().failed("the database is away".to_owned());
-            return Ok(());
-        };
+    async fn look(&mut self) -> Result<(), FeedError> {
+        let database = self.database.borrow().clone().ok_or(FeedError::NoDatabase)?;
         let status = status(&database, containers::SHAPE.name).await?;
         let filled = filled(status.as_ref());
         if self.loaded.is_none_or(|loaded| loaded.filled != filled) {
-            return self.load(&database).await;
+            return Ok(self.load(&database).await?);
         }
         if let Some(covered) = self.covered(status.as_ref()).await {
             self.containers.settle(covered);
@@ -142,7 +152,7 @@ impl Feed {
     }
 
     /// Reads everything that the database has.
-    async fn load(&mut self, database: &Database) -> sqlx::Result<()> {
+    async fn load(&mut self, database: &Database) -> Result<(), StoreError> {
         // Before the rows, of which there may be more by then.
         let status_then = status(database, containers::SHAPE.name).await?;
         let users = mark(status(database, user_cache::SHAPE.name).await?.as_ref());
@@ -166,7 +176,7 @@ impl Feed {
     }
 
     /// The ids of all rows that are no tombstones.
-    async fn load_containers(&self, database: &Database) -> sqlx::Result<HashSet<ContainerId>> {
+    async fn load_containers(&self, database: &Database) -> Result<HashSet<ContainerId>, StoreError> {
         let table = Table::live(&containers::SHAPE);
         let (mut after, mut present): (Option<String>, _) = (None, HashSet::new());
         loop {
@@ -182,7 +192,7 @@ impl Feed {
         }
     }
 
-    async fn load_deleted_users(&self, database: &Database) -> sqlx::Result<()> {
+    async fn load_deleted_users(&self, database: &Database) -> Result<(), StoreError> {
         let mut after = None;
         loop {
             let users = store::deleted_users(database, after).await?;
@@ -200,7 +210,7 @@ impl Feed {
     }
 }
 
-async fn status(database: &Database, name: &str) -> sqlx::Result<Option<Status>> {
+async fn status(database: &Database, name: &str) -> Result<Option<Status>, StoreError> {
     Ok(projection::list(database).await?.into_iter().find(|status| status.name == name))
 }
 
@@ -255,7 +265,10 @@ impl Follower for Listener {
     }
 
     async fn caught_up(&mut self) {
-        self.containers.freshness().caught_up();
+        // Without what was there before, the stream is not all.
+        if self.containers.router().snapshot().containers.is_complete() {
+            self.containers.freshness().caught_up();
+        }
     }
 }
 

@@ -57,7 +57,14 @@ impl Freshness {
 
     /// Everything was read again.
     pub(super) fn reloaded(&self) {
-        self.change(|state| (state.has_gap, state.failure) = (false, None));
+        self.change(|state| state.has_gap = false);
+    }
+
+    /// The database can be read.
+    pub(super) fn recovered(&self) {
+        if self.state.load().failure.is_some() {
+            self.change(|state| state.failure = None);
+        }
     }
 
     pub(super) fn failed(&self, failure: String) {
@@ -96,9 +103,9 @@ impl Reporter for Containers {
         };
         let (state, detail) = match (state.as_of, freshness.age()) {
             (Some(as_of), Some(age)) => {
-                let is_stale = age > STALE_AFTER || state.has_gap;
-                let old = if is_stale { format!(", {} s ago", age.as_secs()) } else { String::new() };
-                let state = if is_stale { CheckState::Degraded } else { CheckState::Ok };
+                let old = if age > STALE_AFTER { format!(", {} s ago", age.as_secs()) } else { String::new() };
+                let is_well = old.is_empty() && because.is_empty();
+                let state = if is_well { CheckState::Ok } else { CheckState::Degraded };
                 (state, format!("{known}, as compute told by {}{old}{because}", rfc3339(as_of)))
             }
             _ => (CheckState::Degraded, format!("{known}; compute has not told yet which there are{because}")),

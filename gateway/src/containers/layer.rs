@@ -87,11 +87,16 @@ pub(super) struct Knowledge {
     pub deleted_users: Vec<UserId>,
 }
 
-/// Whose streams end, and how soon.
+/// What a change means for what goes on with a container.
 pub(super) enum Ending {
     AtOnce(Arc<Life>),
     AfterDrain(Arc<Life>),
+    /// It was put to sleep. Whoever is still at it came just before, waits for an answer, and wakes it.
+    InSleep(Arc<Life>),
 }
+
+/// How long a request may take from its look at the routes until its container is known to be in use.
+const VISIT_GRACE: Duration = Duration::from_millis(50);
 
 impl Containers {
     /// No containers yet. The reader is for [`activity::Reporter`](super::activity::Reporter).
@@ -223,18 +228,19 @@ impl Containers {
 
     /// Follows the rules until told to stop, or until nobody gives any more.
     pub async fn follow_ports(self, mut rules: watch::Receiver<Rules>, stop: CancellationToken) {
-        let mut known = Rules::default();
+        // What was last known serves until somebody knows better.
+        let mut known: Rules = self.rules().into_iter().map(|rule| ((rule.container, rule.port), rule)).collect();
         loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = rules.changed() => if changed.is_err() { return },
+            }
             let next = rules.borrow_and_update().clone();
             let changes: Vec<_> = known.diff(&next).map(changed_rule).collect();
             if !changes.is_empty() {
                 self.set_ports(changes);
             }
             known = next;
-            tokio::select! {
-                () = stop.cancelled() => return,
-                changed = rules.changed() => if changed.is_err() { return },
-            }
         }
     }
 
@@ -244,7 +250,7 @@ impl Containers {
         Knowledge {
             containers: self.0.router.snapshot().containers.clone(),
             gone: state.gone.iter().map(|(id, version)| (*id, *version)).collect(),
-            rules: state.rules.values().flatten().copied().collect(),
+            rules: state.rules(),
             deleted_users: state.deleted_users.iter().copied().collect(),
         }
     }
@@ -275,9 +281,22 @@ impl Containers {
                         life.retired().cancel();
                     });
                 }
+                Ending::InSleep(life) => {
+                    let wakes = self.0.wakes.clone();
+                    tokio::spawn(async move {
+                        tokio::time::sleep(VISIT_GRACE).await;
+                        if life.is_in_use() {
+                            wakes.wake(life.container(), Duration::ZERO).await;
+                        }
+                    });
+                }
             }
         }
         self.0.wakes.tell(told);
+    }
+
+    fn rules(&self) -> Vec<PortRule> {
+        self.state().rules()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -297,6 +316,10 @@ fn changed_rule(
 }
 
 impl State {
+    fn rules(&self) -> Vec<PortRule> {
+        self.rules.values().flatten().copied().collect()
+    }
+
     fn set_rule(&mut self, port: u16, id: ContainerId, rule: Option<PortRule>) {
         let rules = self.rules.entry(id).or_default();
         rules.retain(|known| known.port != port);

@@ -18,7 +18,7 @@ mod refreshed;
 pub mod store;
 mod templates;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod wake;
 
 pub use feed::Feed;

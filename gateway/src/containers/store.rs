@@ -26,6 +26,9 @@ CREATE INDEX tenant_usage_day ON tenant_usage (day);
 ",
 };
 
+/// What a database fails with.
+pub type StoreError = sqlx::Error;
+
 /// Rows that are read, or removed, in one go.
 const PAGE_ROWS: i64 = 5000;
 
@@ -38,11 +41,19 @@ pub struct Account {
     pub day: i64,
 }
 
-/// Adds to what an account has, in the caller's transaction.
+/// Adds to what accounts have: all of it, or nothing.
 ///
 /// # Errors
-/// The database fails.
-pub async fn add(connection: &mut AnyConnection, account: Account, usage: Usage) -> sqlx::Result<()> {
+/// The database fails. It is unknown then whether it was added.
+pub async fn add_all(database: &Database, usages: &[(Account, Usage)]) -> sqlx::Result<()> {
+    let mut transaction = database.begin().await?;
+    for (account, usage) in usages {
+        add(&mut transaction, *account, *usage).await?;
+    }
+    database.commit(transaction).await
+}
+
+async fn add(connection: &mut AnyConnection, account: Account, usage: Usage) -> sqlx::Result<()> {
     let upsert = sqlx::query(
         "INSERT INTO tenant_usage (user_id, container_id, day, requests, bytes_in, bytes_out) \
          VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (user_id, container_id, day) DO UPDATE SET \

@@ -67,10 +67,13 @@ impl Templates {
         let place = self.place(record);
         let life = match old {
             Some(old) if old.owner() == record.owner => {
-                let ran = old.status() == Status::Running;
-                let runs_on = record.status == Status::Running && is_same_machine(old.place(), &place);
+                let lives = |status| matches!(status, Status::Running | Status::Hibernated);
+                let ran = lives(old.status());
+                let runs_on = lives(record.status) && is_same_machine(old.place(), &place);
                 if ran && !runs_on {
                     ended.push(Ending::AfterDrain(Arc::clone(old.life())));
+                } else if old.status() == Status::Running && record.status == Status::Hibernated {
+                    ended.push(Ending::InSleep(Arc::clone(old.life())));
                 }
                 (!ran || runs_on).then(|| Arc::clone(old.life()))
             }

@@ -1,5 +1,7 @@
 //! The rules, without an engine: a request and a table in, a decision out.
 
+mod containers;
+
 use std::collections::HashMap;
 
 use http::header;
@@ -74,7 +76,7 @@ impl Outcome {
     fn forward(&self) -> &Forward {
         match &self.decision {
             Decision::Forward(forward) => forward,
-            other => panic!("not forwarded: {other:?}"),
+            other => panic!("not sent on: {other:?}"),
         }
     }
 

@@ -41,7 +41,7 @@ pub struct Lane {
 pub enum Admission {
     Granted(Box<Passage>),
     /// It was decided about, and the decision is for pingora.
-    Decided(Decided),
+    Decided(Box<Decided>),
     /// Its head is for pingora to read.
     Unread,
 }
@@ -102,7 +102,7 @@ impl Lane {
             Decision::Forward(forward) if is_plain(&forward) => {
                 Admission::Granted(Box::new(Passage { request, forward, exchange }))
             }
-            decision => Admission::Decided(Decided { exchange, decision }),
+            decision => Admission::Decided(Box::new(Decided { exchange, decision })),
         }
     }
 

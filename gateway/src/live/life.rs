@@ -7,8 +7,9 @@ use edd_proto::{ContainerId, UserId};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// Begins when a container runs at an address, ends when it no longer does. Every route to the container shares it,
-/// whichever of its ports they lead to, and an update that changes neither keeps it.
+/// Begins when a container runs at an address, ends when it no longer does; sleep at the same address is a part of it.
+/// Every route to the container shares it, whichever of its ports they lead to, and an update that changes neither keeps
+/// it.
 #[derive(Debug)]
 pub struct Life {
     container: ContainerId,
@@ -67,6 +68,11 @@ impl Life {
         self.owner
     }
 
+    /// Whether a request or a stream of it goes on.
+    pub fn is_in_use(&self) -> bool {
+        self.visits.load(Ordering::SeqCst) > 0
+    }
+
     /// Cancelled when what goes on with the container has to end.
     pub fn retired(&self) -> &CancellationToken {
         self.retired.get_or_init(CancellationToken::new)
@@ -88,6 +94,7 @@ pub struct LedgerReader {
 }
 
 impl Ledger {
+    #[allow(clippy::disallowed_methods, reason = "every life is in it once at most, which bounds it")]
     pub fn new() -> (Self, LedgerReader) {
         let (sender, noted) = mpsc::unbounded_channel();
         (Self { noted: sender }, LedgerReader { noted, in_use: Vec::new() })

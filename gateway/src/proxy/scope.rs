@@ -98,8 +98,8 @@ impl Scope {
     }
 
     /// The request was decided about already.
-    pub fn set_decided(&self, decided: Decided) {
-        *self.decided.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(decided));
+    pub fn set_decided(&self, decided: Box<Decided>) {
+        *self.decided.lock().unwrap_or_else(PoisonError::into_inner) = Some(decided);
     }
 
     /// What was decided, for whoever serves the request.

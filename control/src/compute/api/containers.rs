@@ -129,10 +129,11 @@ macro_rules! wants {
         pub(super) async fn $name(
             caller: Caller,
             State(service): State<Service>,
+            context: Context,
             Path(id): Path<String>,
         ) -> Result<Json<Done>, Error> {
             let (permit, id) = permit(&caller, "update", &id)?;
-            service.$method(permit, id).await?;
+            service.$method(permit, id, &context.cause()).await?;
             Ok(done())
         }
     )+};

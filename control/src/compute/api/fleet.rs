@@ -15,6 +15,7 @@ use crate::compute::owner::Table;
 use crate::compute::service::{MAX_ACTIVE, Service};
 use crate::error::Error;
 use crate::extract::{Json, Path, Query};
+use crate::request::Context;
 use crate::service_key::AnotherService;
 
 /// Longest report of use, bytes: [`MAX_ACTIVE`] ids of ten characters, with quotes, commas and some blanks.
@@ -68,9 +69,10 @@ tables! {
 pub(super) async fn wake(
     _: AnotherService,
     State(service): State<Service>,
+    context: Context,
     Path(id): Path<String>,
 ) -> Result<(StatusCode, Json<Done>), Error> {
-    service.wake(container_id(&id)?).await?;
+    service.wake(container_id(&id)?, &context.cause()).await?;
     Ok((StatusCode::ACCEPTED, done()))
 }
 

@@ -7,11 +7,10 @@ use axum::response::Response;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use super::permit;
-use super::sockets::{End, Opening, Outgoing, Sockets, Wire, pings};
-use crate::caller::{UrlCaller, Verifier};
+use super::sockets::{End, Opening, Outgoing, Wire, pings};
+use super::{Api, permit};
+use crate::caller::UrlCaller;
 use crate::compute::platform::LogQuery;
-use crate::compute::service::Service;
 use crate::error::Error;
 use crate::extract::{Path, Query};
 
@@ -26,9 +25,7 @@ pub(super) struct Which {
 
 pub(super) async fn open(
     UrlCaller(caller): UrlCaller,
-    State(service): State<Service>,
-    State(verifier): State<Verifier>,
-    State(sockets): State<Sockets>,
+    State(Api { service, verifier, sockets }): State<Api>,
     Path(id): Path<String>,
     Query(which): Query<Which>,
     opening: Opening,
@@ -39,8 +36,9 @@ pub(super) async fn open(
         return Err(Error::bad_request(format!("tail: 0 to {MAX_TAIL} lines")));
     }
     let query = LogQuery { tail, follow: which.follow.unwrap_or(true) };
+    let seat = sockets.take(caller.user)?;
     let lines = service.logs(permit, id, query).await?;
-    opening.serve(&sockets, verifier, &caller, move |wire| show(wire, lines))
+    Ok(opening.serve(seat, verifier, &caller, move |wire| show(wire, lines)))
 }
 
 async fn show(wire: Wire, lines: mpsc::Receiver<Bytes>) -> (Outgoing, End) {

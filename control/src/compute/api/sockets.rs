@@ -12,6 +12,8 @@ use edd_proto::UserId;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use http::request::Parts;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
 
 use crate::caller::{Caller, Verifier};
 use crate::compute::error::ComputeError;
@@ -40,7 +42,8 @@ impl Sockets {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self, user: UserId) -> Result<Seat, ComputeError> {
+    /// A place for one more socket of `user`: taken before anything is done for it.
+    pub(super) fn take(&self, user: UserId) -> Result<Seat, ComputeError> {
         let mut open = self.lock();
         if open.values().sum::<usize>() >= MOST || open.get(&user).is_some_and(|count| *count >= MOST_PER_USER) {
             return Err(ComputeError::Busy);
@@ -52,7 +55,7 @@ impl Sockets {
 
 /// The place of one socket, free again when it is dropped.
 #[derive(Debug)]
-struct Seat {
+pub(super) struct Seat {
     sockets: Sockets,
     user: UserId,
 }
@@ -170,17 +173,16 @@ impl Opening {
     /// Opens the socket for `caller`, has `serve` serve it, and tells the client why it ends.
     pub(super) fn serve<F>(
         self,
-        sockets: &Sockets,
+        seat: Seat,
         verifier: Verifier,
         caller: &Caller,
         serve: impl FnOnce(Wire) -> F + Send + 'static,
-    ) -> Result<Response, Error>
+    ) -> Response
     where
         F: Future<Output = (Outgoing, End)> + Send,
     {
-        let seat = sockets.take(caller.user)?;
         let standing = Standing { verifier, user: caller.user, session: caller.session.clone() };
-        Ok(self.0.on_upgrade(async move |socket| {
+        self.0.on_upgrade(async move |socket| {
             let (outgoing, incoming) = socket.split();
             let (outgoing, incoming) = (Outgoing(outgoing), Incoming(incoming));
             let (mut outgoing, end) = serve(Wire { outgoing, incoming, standing }).await;
@@ -189,7 +191,7 @@ impl Opening {
                 let _ = outgoing.send(Message::Close(Some(frame))).await;
             }
             drop(seat);
-        }))
+        })
     }
 }
 
@@ -198,4 +200,16 @@ pub(super) fn pings() -> tokio::time::Interval {
     let mut pings = tokio::time::interval(PING_EVERY);
     pings.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     pings
+}
+
+/// Returns when something of the user's may have changed.
+pub(super) async fn changed(changes: &mut Receiver<UserId>, user: UserId) {
+    loop {
+        match changes.recv().await {
+            Ok(other) if other != user => {}
+            Ok(_) | Err(RecvError::Lagged(_)) => return,
+            // The service ends.
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
 }

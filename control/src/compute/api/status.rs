@@ -8,13 +8,12 @@ use axum::extract::ws::Message;
 use axum::response::Response;
 use edd_proto::UserId;
 use serde::Serialize;
-use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 
+use super::Api;
 use super::container::Container;
-use super::sockets::{End, Opening, Outgoing, Sockets, Wire, pings};
-use crate::caller::{UrlCaller, Verifier};
+use super::sockets::{End, Opening, Outgoing, Wire, changed, pings};
+use crate::caller::UrlCaller;
 use crate::compute::service::Service;
 use crate::error::Error;
 
@@ -50,13 +49,12 @@ impl Said<'_> {
 
 pub(super) async fn open(
     UrlCaller(caller): UrlCaller,
-    State(service): State<Service>,
-    State(verifier): State<Verifier>,
-    State(sockets): State<Sockets>,
+    State(Api { service, verifier, sockets }): State<Api>,
     opening: Opening,
 ) -> Result<Response, Error> {
     let user = caller.may("compute", "read", &["containers"])?.owner();
-    opening.serve(&sockets, verifier, &caller, move |wire| show(wire, service, user))
+    let seat = sockets.take(caller.user)?;
+    Ok(opening.serve(seat, verifier, &caller, move |wire| show(wire, service, user)))
 }
 
 async fn show(wire: Wire, service: Service, user: UserId) -> (Outgoing, End) {
@@ -111,16 +109,4 @@ async fn containers(service: &Service, user: UserId) -> Result<Vec<Container>, E
     let containers = service.containers_of(user).await.map_err(|error| failed(&error))?;
     let shown = containers.into_iter().map(|it| Container::of(it, service.config())).collect::<Result<_, _>>();
     shown.map_err(|error: Error| failed(&error))
-}
-
-/// Returns when something of the user's may have changed.
-async fn changed(changes: &mut Receiver<UserId>, user: UserId) {
-    loop {
-        match changes.recv().await {
-            Ok(other) if other != user => {}
-            Ok(_) | Err(RecvError::Lagged(_)) => return,
-            // The service ends.
-            Err(RecvError::Closed) => std::future::pending().await,
-        }
-    }
 }

@@ -11,14 +11,15 @@ use edd_proto::ContainerId;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use super::permit;
-use super::sockets::{End, Incoming, Opening, Outgoing, Sockets, Wire, pings};
-use crate::caller::{Permit, UrlCaller, Verifier};
+use super::sockets::{End, Incoming, Opening, Outgoing, Wire, changed, pings};
+use super::{Api, permit};
+use crate::caller::{Permit, UrlCaller};
 use crate::compute::error::ComputeError;
 use crate::compute::platform::{Input, MAX_PIECE_BYTES, Output, Session, Size};
 use crate::compute::service::Service;
 use crate::error::Error;
 use crate::extract::{Path, Query};
+use crate::request::Context;
 
 /// What the terminal is until its client says otherwise, and at most.
 const DEFAULT_SIZE: Size = Size { columns: 80, rows: 24 };
@@ -45,9 +46,8 @@ fn size(columns: u16, rows: u16) -> Size {
 
 pub(super) async fn open(
     UrlCaller(caller): UrlCaller,
-    State(service): State<Service>,
-    State(verifier): State<Verifier>,
-    State(sockets): State<Sockets>,
+    State(Api { service, verifier, sockets }): State<Api>,
+    context: Context,
     Path(id): Path<String>,
     Query(wanted): Query<Wanted>,
     opening: Opening,
@@ -55,9 +55,10 @@ pub(super) async fn open(
     let (permit, id) = permit(&caller, "update", &id)?;
     let Size { columns, rows } = DEFAULT_SIZE;
     let size = size(wanted.cols.unwrap_or(columns), wanted.rows.unwrap_or(rows));
-    let session = service.terminal(permit, id, size).await?;
+    let seat = sockets.take(caller.user)?;
+    let session = service.terminal(permit, id, size, &context.cause()).await?;
     let inside = Inside { service, permit, id };
-    opening.serve(&sockets, verifier, &caller, move |wire| show(wire, session, inside))
+    Ok(opening.serve(seat, verifier, &caller, move |wire| show(wire, session, inside)))
 }
 
 /// The container that a terminal is in.
@@ -70,6 +71,7 @@ struct Inside {
 impl Inside {
     /// Keeps the container awake, and returns when it is deleted.
     async fn end(&self) -> End {
+        let mut changes = self.service.changes();
         loop {
             match self.service.container(self.permit, self.id).await {
                 Err(ComputeError::NotFound(_)) => return End::Deleted,
@@ -80,7 +82,8 @@ impl Inside {
                     }
                 }
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            // A deletion in this process is seen at once.
+            let _ = tokio::time::timeout(LOOK_EVERY, changed(&mut changes, self.permit.owner())).await;
         }
     }
 }

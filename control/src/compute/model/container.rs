@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use edd_events::clock::Micros;
+use edd_events::publisher::Cause;
 use edd_proto::compute::{Container as Told, ContainerStatus};
 use edd_proto::{ContainerId, UserId};
 
@@ -71,6 +72,8 @@ pub struct Container {
     pub wanted: Wanted,
     /// Grows whenever another state is wanted: what was learnt for an older one does not settle this one.
     pub generation: i64,
+    /// The request that wanted it: what comes of it is told as its consequence.
+    pub cause: Cause,
     pub status: Status,
     /// Since when.
     pub status_at: Micros,
@@ -137,8 +140,8 @@ impl Container {
     }
 
     /// Wants another state, to be seen to at once.
-    pub fn want(&mut self, wanted: Wanted, now: Micros) {
-        self.wanted = wanted;
+    pub fn want(&mut self, wanted: Wanted, now: Micros, cause: &Cause) {
+        (self.wanted, self.cause) = (wanted, cause.clone());
         self.generation += 1;
         self.attempts = 0;
         self.due_at = Some(now);

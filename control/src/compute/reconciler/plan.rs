@@ -6,6 +6,9 @@ use crate::compute::model::{Container, Status, Wanted};
 use crate::compute::platform::{Observed, Phase};
 use crate::compute::service::Happening;
 
+/// Longest reason that is kept, characters.
+const MAX_REASON_CHARS: usize = 500;
+
 /// The call that brings a container nearer to what is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
@@ -29,6 +32,11 @@ impl Sleeping {
     fn stops_at(self, container: &Container) -> Micros {
         container.status_at.saturating_add(self.stop_after)
     }
+}
+
+/// A reason as it is kept and told: what a platform says may be long.
+pub(super) fn shortened(why: &str) -> String {
+    why.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_REASON_CHARS).collect()
 }
 
 /// What to do about `container`, which the platform has as `observed`.
@@ -130,8 +138,121 @@ pub(super) fn fail(container: &mut Container, why: &str, now: Micros) -> Vec<Hap
     if container.status != Status::Failed {
         (container.status, container.status_at) = (Status::Failed, now);
     }
+    let why = shortened(why);
     let is_other = container.reason != why;
-    container.reason = why.to_owned();
+    container.reason = why;
     container.address = None;
     if is_news || is_other { vec![Happening::Failed] } else { Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use edd_proto::ContainerId;
+
+    use super::*;
+    use crate::compute::model::{Access, InstanceType, MountPaths};
+    use crate::compute::platform::PullPolicy;
+
+    const STOP_AFTER: Micros = 100;
+
+    fn container(wanted: Wanted, status: Status) -> Container {
+        let access = Access { ssh_enabled: true, ssh_keys: None, https_enabled: true, redirect_to_https: false };
+        Container {
+            id: "abcdefgh12".parse().expect("an id"),
+            owner: "V1StGXR8_Z5jdHi6B-myT".parse().expect("an id"),
+            owner_number: 1,
+            owner_name: "ann".to_owned(),
+            name: "x".to_owned(),
+            image: "base".to_owned(),
+            pull: PullPolicy::default(),
+            instance_type: InstanceType::default(),
+            memory_mb: 512,
+            storage_gb: 5,
+            mount_paths: MountPaths::parse(Vec::new()).expect("paths"),
+            access,
+            idle_timeout_s: 0,
+            wanted,
+            generation: 1,
+            cause: edd_events::publisher::Cause::default(),
+            status,
+            status_at: 1000,
+            reason: String::new(),
+            is_starting: false,
+            address: None,
+            http_port: 0,
+            ssh_port: None,
+            last_active_at: 0,
+            attempts: 0,
+            due_at: None,
+            version: 1,
+            created_at: 0,
+            deleted_at: None,
+        }
+    }
+
+    fn observed(phase: Phase) -> Observed {
+        let id: ContainerId = "abcdefgh12".parse().expect("an id");
+        let address = matches!(phase, Phase::Running | Phase::Paused).then(|| [10, 0, 0, 1].into());
+        Observed { id, phase, address, http_port: 80, ssh_port: None }
+    }
+
+    #[test]
+    fn each_state_leads_to_what_is_wanted_by_one_step() {
+        let failed = || Phase::Failed("it ended".to_owned());
+        let all = [None, Some(Phase::Stopped), Some(Phase::Running), Some(Phase::Paused), Some(failed())];
+        let table = [
+            (Wanted::Running, [Step::Start, Step::Start, Step::Nothing, Step::Start, Step::Start]),
+            (Wanted::Stopped, [Step::Nothing, Step::Nothing, Step::Stop, Step::Stop, Step::Nothing]),
+            (Wanted::Hibernated, [Step::Nothing, Step::Nothing, Step::Pause, Step::Nothing, Step::Nothing]),
+            (Wanted::Idle, [Step::Nothing, Step::Nothing, Step::Pause, Step::Nothing, Step::Nothing]),
+        ];
+        for (wanted, steps) in table {
+            for (phase, step) in all.iter().zip(steps) {
+                let sleeping = Sleeping { can_pause: true, stop_after: STOP_AFTER };
+                let (container, observed) = (container(wanted, Status::Hibernated), phase.clone().map(observed));
+                assert_eq!(next(&container, observed.as_ref(), sleeping, 1099), step, "{wanted:?} {phase:?}");
+                let without = Sleeping { can_pause: false, ..sleeping };
+                let step = if step == Step::Pause { Step::Stop } else { step };
+                assert_eq!(next(&container, observed.as_ref(), without, 1099), step, "{wanted:?} {phase:?}");
+                let gone = Container { deleted_at: Some(1), ..container };
+                assert_eq!(next(&gone, observed.as_ref(), sleeping, 1099), Step::Delete);
+            }
+        }
+    }
+
+    #[test]
+    fn what_sleeps_for_long_is_stopped_and_due_until_then() {
+        let sleeping = Sleeping { can_pause: true, stop_after: STOP_AFTER };
+        let (container, paused) = (container(Wanted::Idle, Status::Hibernated), observed(Phase::Paused));
+        assert_eq!(due_again(&container, Some(&paused), sleeping), Some(1100));
+        assert_eq!(next(&container, Some(&paused), sleeping, 1100), Step::Stop);
+        assert_eq!(due_again(&container, Some(&observed(Phase::Stopped)), sleeping), None);
+        let asleep_since_now = Container { status: Status::Running, ..container };
+        assert_eq!(next(&asleep_since_now, Some(&paused), sleeping, 1100), Step::Nothing, "told before it is stopped");
+    }
+
+    #[test]
+    fn what_was_learnt_once_is_not_told_again() {
+        for wanted in [Wanted::Running, Wanted::Stopped, Wanted::Hibernated, Wanted::Idle] {
+            for status in [Status::Pending, Status::Running, Status::Stopped, Status::Hibernated, Status::Failed] {
+                let failed = Phase::Failed("it ended".to_owned());
+                for phase in [None, Some(Phase::Stopped), Some(Phase::Running), Some(Phase::Paused), Some(failed)] {
+                    let (mut container, observed) = (container(wanted, status), phase.clone().map(observed));
+                    learn(&mut container, observed.as_ref(), 2000);
+                    let again = learn(&mut container.clone(), observed.as_ref(), 3000);
+                    assert_eq!(again, [], "{wanted:?} {status:?} {phase:?}");
+                    let is_up = matches!(phase, Some(Phase::Running | Phase::Paused));
+                    assert_eq!(container.address.is_some(), is_up, "{wanted:?} {status:?} {phase:?}");
+                    let says_running = container.status == Status::Running;
+                    assert_eq!(says_running, phase == Some(Phase::Running), "{wanted:?} {status:?} {phase:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn reasons_are_one_bounded_line() {
+        assert_eq!(shortened("a\nb"), "a b");
+        assert_eq!(shortened(&"é".repeat(9000)).chars().count(), MAX_REASON_CHARS);
+    }
 }

@@ -1,7 +1,6 @@
 //! One look at one container: what is wanted, what is, one step from here to there, and what was learnt.
 
 use edd_events::clock::{Micros, micros};
-use edd_events::publisher::Cause;
 use edd_proto::ContainerId;
 
 use super::Reconciler;
@@ -51,7 +50,7 @@ impl Reconciler {
         let step = self.next(container, observed.as_ref());
         let done = match step {
             Step::Nothing => return Ok(Outcome::Seen(observed)),
-            Step::Start => self.start(container).await?.map(Some),
+            Step::Start => self.start(container, observed.as_ref()).await?.map(Some),
             Step::Pause => self.call(self.platform().pause(container.id)).await.map(|()| None),
             Step::Stop => self.call(self.platform().stop(container.id, self.settings().grace)).await.map(|()| None),
             Step::Delete => self.call(self.platform().delete(container.id)).await.map(|()| None),
@@ -69,12 +68,19 @@ impl Reconciler {
         })
     }
 
-    async fn start(&self, container: &Container) -> Result<Result<Observed, PlatformError>, ComputeError> {
-        if due::begin(self.service.database().writer(), container.id).await? {
-            self.service.changed(container.owner);
-        }
-        if let Err(error) = self.call(self.platform().ensure(&spec(container))).await {
-            return Ok(Err(error));
+    /// Starts a container, which is made first unless it merely sleeps.
+    async fn start(
+        &self,
+        container: &Container,
+        observed: Option<&Observed>,
+    ) -> Result<Result<Observed, PlatformError>, ComputeError> {
+        if observed.is_none_or(|observed| observed.phase != Phase::Paused) {
+            if due::begin(self.service.database().writer(), container.id).await? {
+                self.service.changed(container.owner);
+            }
+            if let Err(error) = self.call(self.platform().ensure(&spec(container))).await {
+                return Ok(Err(error));
+            }
         }
         Ok(self.call(self.platform().start(container.id)).await)
     }
@@ -142,7 +148,8 @@ impl Reconciler {
         // What is wanted changed meanwhile: that is due, and this says nothing of it.
         container.due_at = if before.generation == seen.generation { due_at } else { before.due_at.or(Some(now)) };
         for what in told {
-            tell(self.service.publisher(), &mut transaction, &mut container, what, &Cause::default()).await?;
+            let cause = container.cause.clone();
+            tell(self.service.publisher(), &mut transaction, &mut container, what, &cause).await?;
         }
         if container == before {
             return Ok(());
@@ -177,7 +184,7 @@ impl Reconciler {
         tracing::info!(container = %container.id, reason = why, "a container is not as it is wanted yet");
         let Some(observed) = observed else {
             // Nothing is known of it, so that what the world was told stays.
-            container.reason = why.to_owned();
+            container.reason = plan::shortened(why);
             return Vec::new();
         };
         let phase = observed.as_ref().map(|observed| &observed.phase);
@@ -191,7 +198,7 @@ impl Reconciler {
         }
         let told = plan::learn(container, observed.as_ref(), now);
         if container.status != Status::Failed {
-            container.reason = why.to_owned();
+            container.reason = plan::shortened(why);
         }
         told
     }

@@ -44,7 +44,7 @@ impl Service {
             return Err(Invalid::new("ssh_key_ids", "keys of yours: one of these does not exist").into());
         }
         let ingress = wanted.ingress.clone();
-        let mut container = self.new_container(caller, permit, wanted, image);
+        let mut container = self.new_container(caller, permit, wanted, image, cause);
         for tried in 1.. {
             if store::containers::insert(&mut transaction, &container).await? {
                 break;
@@ -74,7 +74,14 @@ impl Service {
         Ok(())
     }
 
-    fn new_container(&self, caller: &Caller, permit: Permit, wanted: WantedContainer, image: String) -> Container {
+    fn new_container(
+        &self,
+        caller: &Caller,
+        permit: Permit,
+        wanted: WantedContainer,
+        image: String,
+        cause: &Cause,
+    ) -> Container {
         let now = self.now();
         Container {
             id: self.random_id(),
@@ -97,6 +104,7 @@ impl Service {
             idle_timeout_s: u32::try_from(self.config().sleep.idle_timeout.as_secs()).unwrap_or(u32::MAX),
             wanted: Wanted::Running,
             generation: 1,
+            cause: cause.clone(),
             status: Status::Pending,
             status_at: now,
             reason: String::new(),
@@ -176,33 +184,33 @@ impl Service {
     ///
     /// # Errors
     /// The caller has no such container.
-    pub async fn start(&self, permit: Permit, id: ContainerId) -> Result<(), ComputeError> {
-        self.want(permit, id, Wanted::Running).await
+    pub async fn start(&self, permit: Permit, id: ContainerId, cause: &Cause) -> Result<(), ComputeError> {
+        self.want(permit, id, cause, Wanted::Running).await
     }
 
     /// Wants a container stopped: nothing but its owner starts it again.
     ///
     /// # Errors
     /// The caller has no such container.
-    pub async fn stop(&self, permit: Permit, id: ContainerId) -> Result<(), ComputeError> {
-        self.want(permit, id, Wanted::Stopped).await
+    pub async fn stop(&self, permit: Permit, id: ContainerId, cause: &Cause) -> Result<(), ComputeError> {
+        self.want(permit, id, cause, Wanted::Stopped).await
     }
 
     /// Wants a container asleep: the next request wakes it.
     ///
     /// # Errors
     /// The caller has no such container, or it is stopped.
-    pub async fn hibernate(&self, permit: Permit, id: ContainerId) -> Result<(), ComputeError> {
-        self.want(permit, id, Wanted::Hibernated).await
+    pub async fn hibernate(&self, permit: Permit, id: ContainerId, cause: &Cause) -> Result<(), ComputeError> {
+        self.want(permit, id, cause, Wanted::Hibernated).await
     }
 
-    async fn want(&self, permit: Permit, id: ContainerId, wanted: Wanted) -> Result<(), ComputeError> {
+    async fn want(&self, permit: Permit, id: ContainerId, cause: &Cause, wanted: Wanted) -> Result<(), ComputeError> {
         let mut transaction = self.database().begin().await?;
         let mut container = self.lock(&mut transaction, permit.owner(), id).await?;
         if wanted.is_asleep() && container.wanted == Wanted::Stopped {
             return Err(ComputeError::Conflict("the container is stopped: only one that runs can be put to sleep"));
         }
-        container.want(wanted, self.now());
+        container.want(wanted, self.now(), cause);
         self.commit(transaction, &container).await
     }
 

@@ -1,6 +1,7 @@
 //! What gateways ask: to wake a container, and to know which are in use.
 
 use edd_events::clock::Micros;
+use edd_events::publisher::Cause;
 use edd_proto::ContainerId;
 
 use super::{NO_CONTAINER, Service};
@@ -19,7 +20,7 @@ impl Service {
     ///
     /// # Errors
     /// There is no such container, or its owner stopped it.
-    pub async fn wake(&self, id: ContainerId) -> Result<(), ComputeError> {
+    pub async fn wake(&self, id: ContainerId, cause: &Cause) -> Result<(), ComputeError> {
         let found = store::containers::by_id(self.database().reader(), id).await?;
         if awake(found)? {
             return Ok(());
@@ -30,7 +31,7 @@ impl Service {
         if awake(Some(container.clone()))? {
             return Ok(());
         }
-        container.want(Wanted::Running, self.now());
+        container.want(Wanted::Running, self.now(), cause);
         self.commit(transaction, &container).await
     }
 
@@ -38,9 +39,9 @@ impl Service {
     ///
     /// # Errors
     /// They have no such container, or it is stopped.
-    pub async fn wake_own(&self, permit: Permit, id: ContainerId) -> Result<(), ComputeError> {
+    pub async fn wake_own(&self, permit: Permit, id: ContainerId, cause: &Cause) -> Result<(), ComputeError> {
         self.container(permit, id).await?;
-        self.wake(id).await
+        self.wake(id, cause).await
     }
 
     /// Notes that containers are in use: at most [`MAX_ACTIVE`], unknown ones are skipped. One that was put to sleep

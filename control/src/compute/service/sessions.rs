@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use edd_events::publisher::Cause;
 use edd_proto::ContainerId;
 use tokio::sync::mpsc;
 
@@ -22,8 +23,14 @@ impl Service {
     ///
     /// # Errors
     /// The caller has no such container, it is not to run, or does not within a minute.
-    pub async fn terminal(&self, permit: Permit, id: ContainerId, size: Size) -> Result<Session, ComputeError> {
-        self.wake_own(permit, id).await?;
+    pub async fn terminal(
+        &self,
+        permit: Permit,
+        id: ContainerId,
+        size: Size,
+        cause: &Cause,
+    ) -> Result<Session, ComputeError> {
+        self.wake_own(permit, id, cause).await?;
         let running = tokio::time::timeout(WAKE_TIMEOUT, self.running(permit, id)).await;
         running.map_err(|_| ComputeError::Conflict("the container does not run yet: try again in a moment"))??;
         let environment = [("TERM".to_owned(), "xterm-256color".to_owned())].into();

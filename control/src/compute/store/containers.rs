@@ -1,6 +1,7 @@
 //! Containers and their tombstones.
 
 use edd_events::clock::Micros;
+use edd_events::publisher::Cause;
 use edd_proto::{ContainerId, UserId};
 use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::query::Query;
@@ -65,6 +66,7 @@ fn read(row: &AnyRow, id: ContainerId) -> sqlx::Result<Container> {
         idle_timeout_s: small(row, "idle_timeout_s")?,
         wanted: Wanted::read(wanted).ok_or_else(|| unknown("wanted", wanted))?,
         generation: row.try_get("generation")?,
+        cause: Cause { correlation_id: row.try_get("correlation_id")?, trace_parent: row.try_get("trace_parent")? },
         status: Status::read(status).ok_or_else(|| unknown("status", status))?,
         status_at: row.try_get("status_at")?,
         reason: row.try_get("reason")?,
@@ -82,7 +84,7 @@ fn read(row: &AnyRow, id: ContainerId) -> sqlx::Result<Container> {
 }
 
 /// The columns that change, in the order in which [`bind_changing`] binds them.
-const CHANGING: [&str; 24] = [
+const CHANGING: [&str; 26] = [
     "name",
     "image",
     "pull_policy",
@@ -107,6 +109,8 @@ const CHANGING: [&str; 24] = [
     "version",
     "deleted_at",
     "user_name",
+    "correlation_id",
+    "trace_parent",
 ];
 
 type Statement<'q> = Query<'q, Any, AnyArguments>;
@@ -128,7 +132,8 @@ fn bind_changing<'q>(statement: Statement<'q>, container: &Container) -> sqlx::R
     let statement = statement.bind(i64::from(container.ssh_port.unwrap_or_default()));
     let statement = statement.bind(container.last_active_at).bind(i64::from(container.attempts));
     let statement = statement.bind(container.due_at).bind(container.version).bind(container.deleted_at);
-    Ok(statement.bind(container.owner_name.clone()))
+    let statement = statement.bind(container.owner_name.clone());
+    Ok(statement.bind(container.cause.correlation_id.clone()).bind(container.cause.trace_parent.clone()))
 }
 
 /// Adds a container with its keys. False: the id is taken.

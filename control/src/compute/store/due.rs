@@ -47,7 +47,8 @@ pub async fn put_idle_to_sleep(
     watched: Micros,
     most: u32,
 ) -> sqlx::Result<Vec<UserId>> {
-    let statement = "UPDATE containers SET wanted = 'idle', generation = generation + 1, attempts = 0, due_at = $1 \
+    let statement = "UPDATE containers SET wanted = 'idle', generation = generation + 1, attempts = 0, due_at = $1, \
+                     correlation_id = '', trace_parent = '' \
                      WHERE id IN (SELECT id FROM containers WHERE deleted_at IS NULL AND wanted = 'running' \
                      AND status = $2 AND idle_timeout_s > 0 AND idle_timeout_s * 1000000 <= $1 - last_active_at \
                      AND idle_timeout_s * 1000000 <= $3 ORDER BY id LIMIT $4) \

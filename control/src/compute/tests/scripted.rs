@@ -9,7 +9,9 @@ use bytes::Bytes;
 use edd_proto::ContainerId;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, broadcast, mpsc};
 
 use crate::compute::platform::{
     Capabilities, Exec, Exit, Image, Input, LogQuery, Observed, Output, Phase, Platform, PlatformError, Session, Size,
@@ -60,6 +62,7 @@ struct State {
 pub struct Scripted {
     state: Mutex<State>,
     hints: broadcast::Sender<ContainerId>,
+    made: Notify,
     /// What containers write.
     pub log: broadcast::Sender<Bytes>,
 }
@@ -76,7 +79,12 @@ impl Default for Scripted {
             addresses: 1,
             sizes: Vec::new(),
         };
-        Self { state: Mutex::new(state), hints: broadcast::Sender::new(16), log: broadcast::Sender::new(64) }
+        Self {
+            state: Mutex::new(state),
+            hints: broadcast::Sender::new(16),
+            made: Notify::new(),
+            log: broadcast::Sender::new(64),
+        }
     }
 }
 
@@ -117,6 +125,11 @@ impl Scripted {
 
     pub fn all(&self) -> Vec<ContainerId> {
         self.state().containers.keys().copied().collect()
+    }
+
+    /// Resolves with the next call, counted from now on.
+    pub fn made(&self) -> Notified<'_> {
+        self.made.notified()
     }
 
     /// How often a call was made.
@@ -162,6 +175,7 @@ impl Scripted {
             let scripted = state.faults.iter().position(|(failing, ..)| *failing == call);
             chance.or_else(|| scripted.and_then(|index| state.faults.remove(index)))
         };
+        self.made.notify_waiters();
         if let Some((_, When::Before, error)) = &fault {
             return Err(error.clone());
         }
@@ -306,8 +320,16 @@ impl Platform for Scripted {
                     return;
                 }
             }
-            while let (true, Ok(line)) = (query.follow, written.recv().await) {
-                if say.send(line).await.is_err() {
+            if !query.follow {
+                return;
+            }
+            loop {
+                let said = match written.recv().await {
+                    Ok(line) => say.send(line).await,
+                    Err(RecvError::Lagged(_)) => continue,
+                    Err(RecvError::Closed) => return,
+                };
+                if said.is_err() {
                     return;
                 }
             }

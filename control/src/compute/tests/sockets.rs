@@ -103,6 +103,37 @@ async fn a_terminal_ends_with_its_session_and_its_container() {
     fixture.verifier.revocations().insert(&session);
     assert_eq!(hear_end(&mut socket).await, (1008, "the session has ended: sign in again".to_owned()));
     assert_eq!(open(&fixture, address, ANN, &path).await.err(), Some(401));
+
+    let bobs = fixture.create_as(BOB, json!({"name": "y"})).await;
+    fixture.round().await;
+    let path = format!("/compute/containers/{bobs}/terminal");
+    let mut socket = open(&fixture, address, BOB, &path).await.expect("a socket");
+    let delete = fixture.call(BOB, http::Method::DELETE, &format!("/compute/containers/{bobs}"));
+    delete.send().await.done();
+    assert_eq!(hear_end(&mut socket).await, (1001, "the container is deleted".to_owned()));
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_dropped() {
+    let fixture = Fixture::new(Kind::Sqlite).await;
+    let (address, id) = (served(&fixture).await, fixture.run("x").await);
+    let path = format!("/compute/containers/{id}/logs?tail=0");
+    let socket = open(&fixture, address, ANN, &path).await.expect("a socket");
+    // From here on, time goes by whenever nothing else does.
+    tokio::time::pause();
+    let begun = tokio::time::Instant::now();
+    let line = axum::body::Bytes::from(vec![b'x'; 1 << 20]);
+    while fixture.platform.log.len() < 32 {
+        fixture.platform.log.send(line.clone()).expect("a reader");
+    }
+    fixture.platform.log.send(line.clone()).expect("a reader");
+    // Who reads the log notices with the next line that nobody hears.
+    while fixture.platform.log.receiver_count() > 0 {
+        let _ = fixture.platform.log.send(line.clone());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(begun.elapsed() < Duration::from_secs(30), "long before its silence would end it");
+    }
+    drop(socket);
 }
 
 #[tokio::test]

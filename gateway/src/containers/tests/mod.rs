@@ -1,1 +1,8 @@
+//! Containers in the gateway, with compute as a script.
 
+mod activity;
+mod feed;
+mod last_known;
+mod layer;
+pub(crate) mod scene;
+mod wake;

@@ -1,6 +1,7 @@
 //! The beginning and the end of an edd: what an earlier one left runs on or is cleared away, and nothing stays.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -18,44 +19,48 @@ use super::config::Config;
 use super::home::{self, Ended, Home, Record, Run};
 use super::image::Images;
 use super::network::{Bridge, Pool};
+use super::process::{self, ProcessId};
 use super::tier::Tier;
-use super::{Inner, Local, WATCHED, blocking, broken, locked};
+use super::{Inner, Local, WATCHED, blocking, broken, launch, locked};
 use crate::compute::platform::PlatformError;
 
+/// How long an edd that is about to end may keep its containers.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Containers that are stopped at once when edd ends.
 const STOPPED_AT_ONCE: usize = 64;
 
 impl Local {
     /// Chooses the best tier that works here, and takes over what an earlier edd with the same directory left.
     pub async fn start(config: Config) -> Result<Self, PlatformError> {
-        let inner = Arc::new(blocking(move || Inner::open(config)).await?);
+        let failed = |error: io::Error| broken(format!("cannot use {}: {error}", config.data_dir.display()));
+        home::private_dir(&config.data_dir).map_err(failed)?;
+        let data_dir = config.data_dir.canonicalize().map_err(failed)?;
+        let containers = data_dir.join("containers");
+        home::private_dir(&containers).map_err(failed)?;
+        let lock = home::lock(&containers.join("lock"), LOCK_TIMEOUT).await.map_err(failed)?;
+        let lock =
+            lock.ok_or_else(|| broken(format!("another edd runs the containers in {}", containers.display())))?;
+        let inner = blocking(move || Inner::open(Config { data_dir, ..config }, lock)).await?;
+        let inner = Arc::new(inner);
         inner.adopt().await?;
         Ok(Self(inner))
     }
 }
 
 impl Inner {
-    fn open(mut config: Config) -> Result<Self, PlatformError> {
-        let failed = |what: &str, error: io::Error| broken(format!("cannot {what}: {error}"));
-        home::private_dir(&config.data_dir).map_err(|error| failed("make the data directory", error))?;
-        config.data_dir = config.data_dir.canonicalize().map_err(|error| failed("find the data directory", error))?;
-        let containers = config.data_dir.join("containers");
-        home::private_dir(&containers).map_err(|error| failed("make the containers' directory", error))?;
-        let lock = home::lock(&containers.join("lock")).map_err(|error| failed("lock the containers", error))?;
-        let lock =
-            lock.ok_or_else(|| broken(format!("another edd runs the containers in {}", containers.display())))?;
+    fn open(config: Config, lock: File) -> Result<Self, PlatformError> {
         let digest = Sha256::digest(config.data_dir.as_os_str().as_encoded_bytes());
         let installation: String = digest[..4].iter().map(|byte| format!("{byte:02x}")).collect();
         let (tier, bridge) = choose(&config, &installation, digest[4])?;
         let pool = bridge.as_ref().map_or_else(|| Pool::of_loopback(digest[4]), Pool::of_bridge);
         Ok(Self {
             tier,
+            containers: config.data_dir.join("containers"),
             trash: config.data_dir.join("containers/trash"),
             images: Images::new(config.data_dir.join("images"), tier, &config),
             cgroups: (tier == Tier::Root).then(|| Cgroups::make(&installation)),
             bridge,
             pool,
-            containers,
             addresses: Mutex::new(BTreeMap::new()),
             locks: Mutex::new(HashMap::new()),
             changed: broadcast::channel(WATCHED).0,
@@ -106,8 +111,10 @@ impl Inner {
         let mut records = BTreeMap::new();
         for entry in std::fs::read_dir(&self.containers)? {
             let Some(id) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            if let Some(record) = self.home(id).record()? {
-                records.insert(id, record);
+            match self.home(id).record() {
+                Ok(record) => records.extend(record.map(|record| (id, record))),
+                // It is no reason to leave all others alone.
+                Err(error) => tracing::error!(container = %id, %error, "it is not looked after"),
             }
         }
         Ok(records)
@@ -147,6 +154,9 @@ pub(super) async fn tidy(home: &Home) -> io::Result<()> {
         }
     }
     if let Some(plan) = home.plan()? {
+        if plan.tier == Tier::Plain && run.is_of_this_boot() {
+            kill_labelled(&plan.record.spec.id);
+        }
         if let Some(cgroup) = &plan.cgroup {
             cgroup.remove().await?;
         }
@@ -155,6 +165,18 @@ pub(super) async fn tidy(home: &Home) -> io::Result<()> {
         }
     }
     home.save_ended(&Ended { failure: Some("it was killed from outside".to_owned()) })
+}
+
+/// Kills what a container without namespaces has left: it is known by its environment alone.
+fn kill_labelled(id: &ContainerId) {
+    let label = format!("{}={id}", launch::ID_VARIABLE);
+    loop {
+        let left = process::with_variable(&label);
+        if left.is_empty() {
+            return;
+        }
+        left.into_iter().for_each(ProcessId::kill);
+    }
 }
 
 /// Stops every container, and takes back what the installation has of the machine.

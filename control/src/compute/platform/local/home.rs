@@ -6,6 +6,7 @@
 //! run.json         its processes                             written by its supervisor
 //! ready            its first answer was seen                 written by edd
 //! ended.json       how it ended                              written by its supervisor
+//! supervisor.log   what its supervisor complained of
 //! log, log.1       what its main process wrote               written by its supervisor
 //! control.sock     where sessions begin
 //! volumes/         directories that outlive a stop
@@ -18,6 +19,7 @@ use std::io::{self, Write};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use edd_proto::ContainerId;
 use rustix::fs::FlockOperation;
@@ -30,6 +32,9 @@ use super::network::Bridge;
 use super::process::{self, ProcessId};
 use super::tier::Tier;
 use crate::compute::platform::Spec;
+
+/// Between two looks at a lock that another has.
+const LOCK_POLL: Duration = Duration::from_millis(5);
 
 /// What a container is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -183,6 +188,15 @@ impl Home {
         fs::set_permissions(self.scratch().join("upper"), Permissions::from_mode(0o755))
     }
 
+    /// Where a supervisor's complaints go, empty.
+    pub(super) fn new_complaints(&self) -> io::Result<File> {
+        File::create(self.0.join("supervisor.log"))
+    }
+
+    pub(super) fn complaints(&self) -> String {
+        fs::read_to_string(self.0.join("supervisor.log")).unwrap_or_default()
+    }
+
     pub(super) fn scratch(&self) -> PathBuf {
         self.0.join("scratch")
     }
@@ -198,9 +212,9 @@ impl Home {
         Ok(dir)
     }
 
-    /// Held by a supervisor as long as it lives; none when another has it.
-    pub(super) fn lock(&self) -> io::Result<Option<File>> {
-        lock(&self.0.join("lock"))
+    /// Held by a supervisor as long as it lives; none when another keeps it for so long.
+    pub(super) async fn lock(&self, timeout: Duration) -> io::Result<Option<File>> {
+        lock(&self.0.join("lock"), timeout).await
     }
 
     /// Removes it with all that is in it. It is out of sight at once.
@@ -249,13 +263,18 @@ pub(super) fn private_dir(dir: &Path) -> io::Result<()> {
     fs::set_permissions(dir, Permissions::from_mode(0o700))
 }
 
-/// Takes a lock that ends with the file, or tells that another has it.
-pub(super) fn lock(path: &Path) -> io::Result<Option<File>> {
+/// Takes a lock that ends with the file. None: another has it, and did not let go within `timeout`, which gives one
+/// that is about to end time to do so.
+pub(super) async fn lock(path: &Path, timeout: Duration) -> io::Result<Option<File>> {
     let file = File::options().create(true).append(true).open(path)?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(file)),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(error.into()),
+    let deadline = Instant::now() + timeout;
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(Some(file)),
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => tokio::time::sleep(LOCK_POLL).await,
+            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 
@@ -304,14 +323,15 @@ mod tests {
         assert!(error.contains("run.json is damaged"), "{error}");
     }
 
-    #[test]
-    fn a_lock_is_had_once() {
+    #[tokio::test]
+    async fn a_lock_is_had_once() {
         let folder = tempfile::tempdir().expect("a folder");
         let home = Home::at(folder.path());
-        let held = home.lock().expect("a lock");
-        assert!(held.is_some() && home.lock().expect("looked at").is_none());
-        drop(held);
-        assert!(home.lock().expect("a lock").is_some());
+        let lock = async |timeout_ms| home.lock(Duration::from_millis(timeout_ms)).await.expect("looked at");
+        let held = lock(0).await;
+        assert!(held.is_some() && lock(20).await.is_none());
+        let (waited, ()) = tokio::join!(lock(10_000), async { drop(held) });
+        assert!(waited.is_some());
     }
 
     #[test]

@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use super::cgroup::Limits;
 use super::home::{Ended, Home, Plan, Record, Run};
 use super::image::Prepared;
+use super::process::ProcessId;
 use super::supervisor::Report;
 use super::tier::Tier;
 use super::{Inner, adoption, blocking, broken, role, wire};
@@ -29,6 +30,8 @@ const CONNECT_POLL: Duration = Duration::from_millis(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A container that never answered gets this long to end.
 const FAILED_GRACE: Duration = Duration::from_secs(1);
+/// Tells a container's processes whose they are, and us.
+pub(super) const ID_VARIABLE: &str = "EDD_CONTAINER_ID";
 const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl Inner {
@@ -83,7 +86,7 @@ impl Inner {
         let mut supervisor = tokio::net::UnixStream::from_std(near).map_err(broken)?;
         let program = &self.config.program;
         // Its end is waited for by what is written down of it, as after an adoption.
-        Command::new(&program.path)
+        let child = Command::new(&program.path)
             .args(&program.arguments)
             // What edd knows, such as passwords, is nothing for containers.
             .env_clear()
@@ -92,10 +95,12 @@ impl Inner {
             .current_dir(home.dir())
             .stdin(Stdio::from(OwnedFd::from(far)))
             .stdout(Stdio::null())
+            .stderr(home.new_complaints().map_err(broken)?)
             // A terminal's Ctrl-C is for edd.
             .process_group(0)
             .spawn()
             .map_err(|error| broken(format!("cannot run {}: {error}", program.path.display())))?;
+        let child = ProcessId::of(child.id().cast_signed()).map_err(broken)?.open();
         let report = match tokio::time::timeout(REPORT_TIMEOUT, wire::hear(&mut supervisor)).await {
             Ok(heard) => heard.map_err(broken)?,
             Err(_) => return Err(broken("the container's supervisor does not report")),
@@ -105,9 +110,12 @@ impl Inner {
                 self.watch(id, &run);
                 self.await_ready(id, &run).await
             }
-            // It has written down how it ended.
-            (Some(Report::Started | Report::Failed(_)), _) => Ok(()),
-            (None, _) => Err(broken("the container's supervisor ended without a word")),
+            // It has written down how it ended, and is about to end itself.
+            (Some(Report::Started | Report::Failed(_)), _) => match child {
+                Some(child) => child.ended().await.map_err(broken),
+                None => Ok(()),
+            },
+            (None, _) => Err(broken(format!("the container's supervisor ended early: {}", home.complaints().trim()))),
         }
     }
 
@@ -169,7 +177,7 @@ fn environment(plan: &Plan, prepared: &Prepared, home: &Home) -> BTreeMap<String
     all.extend([
         own("HOST", &host),
         own("PORT", &plan.ports.http.to_string()),
-        own("EDD_CONTAINER_ID", spec.id.as_str()),
+        own(ID_VARIABLE, spec.id.as_str()),
         own("EDD_CONTAINER_NAME", &spec.name.replace('\0', "")),
     ]);
     all

@@ -124,6 +124,17 @@ pub(super) fn descendants(ancestor: i32) -> Vec<ProcessId> {
         .collect()
 }
 
+/// All processes that were started with this variable, `NAME=value`, in their environment.
+pub(super) fn with_variable(variable: &str) -> Vec<ProcessId> {
+    let numbers = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let all = numbers.filter_map(|entry| ProcessId::of(entry.file_name().to_str()?.parse().ok()?).ok());
+    let has_it = |id: &ProcessId| {
+        let environment = std::fs::read(format!("/proc/{}/environ", id.pid)).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|other| other == variable.as_bytes())
+    };
+    all.filter(|id| id.is_alive() && has_it(id)).collect()
+}
+
 /// Tells one boot of this machine from another.
 pub(super) fn boot() -> io::Result<String> {
     Ok(std::fs::read_to_string(Path::new("/proc/sys/kernel/random/boot_id"))?.trim().to_owned())
@@ -142,6 +153,17 @@ mod tests {
     }
 
     #[test]
+    fn processes_are_found_by_a_variable_of_theirs() {
+        let value = format!("EDD_TEST_{:x}", rand::random::<u64>());
+        let mut child = std::process::Command::new("sleep").arg("60").env(&value, "a=b").spawn().expect("a child");
+        let id = ProcessId::of(child.id().cast_signed()).expect("its number");
+        assert_eq!(with_variable(&format!("{value}=a=b")), [id]);
+        assert_eq!(with_variable(&format!("{value}=a")), []);
+        child.kill().and_then(|()| child.wait()).expect("its end");
+        assert_eq!(with_variable(&format!("{value}=a=b")), []);
+    }
+
+    #[test]
     fn a_number_that_was_reused_is_another_process() {
         let own = ProcessId::own().expect("this process");
         assert!(own.is_alive() && own.open().is_some());
@@ -151,6 +173,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_of_a_child_is_seen_and_cleared_away() {
+        #[expect(clippy::zombie_processes, reason = "this is what is tested")]
         let child = std::process::Command::new("sleep").arg("60").spawn().expect("a child");
         let id = ProcessId::of(child.id().cast_signed()).expect("its number");
         assert!(descendants(rustix::process::getpid().as_raw_pid()).contains(&id));

@@ -4,7 +4,7 @@
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::pipe::PipeFlags;
 use rustix::process::Signal;
@@ -26,7 +26,6 @@ use crate::compute::platform::Exit;
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an earlier supervisor may take to end, once it has written that down.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
-const LOCK_POLL: Duration = Duration::from_millis(5);
 /// How long the log may stay silent after the end, while something still holds it open.
 const QUIET: Duration = Duration::from_millis(200);
 const PIECE_BYTES: usize = 16 * 1024;
@@ -44,7 +43,7 @@ pub(super) async fn run(home: Home) -> io::Result<()> {
     let mut edd = wire::parent()?;
     // From before the start on: a stop that comes early is not missed.
     let mut stop = signal(SignalKind::terminate())?;
-    let Some(_lock) = lock(&home).await? else {
+    let Some(_lock) = home.lock(LOCK_TIMEOUT).await? else {
         let failed = Report::Failed("another process looks after it".to_owned());
         return wire::say(&mut edd, &failed).await;
     };
@@ -73,17 +72,6 @@ pub(super) async fn run(home: Home) -> io::Result<()> {
     };
     container.end().await?;
     container.home.save_ended(&Ended { failure })
-}
-
-async fn lock(home: &Home) -> io::Result<Option<std::fs::File>> {
-    let deadline = Instant::now() + LOCK_TIMEOUT;
-    loop {
-        let lock = home.lock()?;
-        if lock.is_some() || Instant::now() > deadline {
-            return Ok(lock);
-        }
-        tokio::time::sleep(LOCK_POLL).await;
-    }
 }
 
 struct Container {
@@ -201,7 +189,7 @@ impl Container {
             child.signal(Signal::KILL);
             child.ended().await?;
         }
-        self.kill_orphans()?;
+        self.kill_orphans();
         let said = self.log.drain().await?;
         if let Some(cgroup) = &self.plan.cgroup {
             cgroup.remove().await?;
@@ -213,16 +201,18 @@ impl Container {
     }
 
     /// Kills what has come to us because its parents ended: without namespaces nothing else would.
-    fn kill_orphans(&self) -> io::Result<()> {
-        while self.plan.tier == Tier::Plain {
+    fn kill_orphans(&self) {
+        if self.plan.tier != Tier::Plain {
+            return;
+        }
+        loop {
             let left = process::descendants(rustix::process::getpid().as_raw_pid());
             if left.is_empty() {
-                break;
+                return;
             }
             left.into_iter().for_each(ProcessId::kill);
             while let Ok(Some(_)) = rustix::process::wait(rustix::process::WaitOptions::NOHANG) {}
         }
-        Ok(())
     }
 }
 

@@ -26,10 +26,10 @@ const OWN: [(&str, u32); 16] = [
     ("var/lib", 0o755),
     ("var/tmp", 0o1777),
 ];
-/// What programs look up in the machine's `/etc` and what tells nothing of the machine. `alternatives` are links to
-/// programs, `ssl/certs` the authorities that are trusted.
-const SHARED: [&str; 13] = [
-    "alternatives",
+/// Directories of the machine that tell nothing of it: links to programs, and the authorities that are trusted.
+const PUBLIC: [&str; 2] = ["/etc/alternatives", "/etc/ssl/certs"];
+/// What programs look up in the machine's `/etc`, as far as it tells nothing of the machine.
+const COPIED: [&str; 10] = [
     "debian_version",
     "inputrc",
     "ld.so.cache",
@@ -40,8 +40,6 @@ const SHARED: [&str; 13] = [
     "os-release",
     "protocols",
     "services",
-    "ssl/certs",
-    "terminfo",
 ];
 const FILES: [(&str, &str); 9] = [
     (
@@ -63,13 +61,13 @@ const FILES: [(&str, &str); 9] = [
 /// Changes when the image would be made otherwise.
 pub(super) fn stamp() -> String {
     let changed = |path: &str| fs::metadata(path).map_or(0, |file| file.mtime());
-    let program = changed("/etc/alternatives").max(changed("/etc/ld.so.cache")).max(changed("/etc/ssl/certs"));
-    format!("{program}-{}", env!("CARGO_PKG_VERSION"))
+    format!("{}-{}", changed("/etc/ld.so.cache"), env!("CARGO_PKG_VERSION"))
 }
 
-/// What is bound into it: directories of programs that are no links.
+/// What is bound into it: directories that are no links.
 pub(super) fn directories() -> Vec<(PathBuf, String)> {
-    let real = PROGRAMS.into_iter().filter(|dir| fs::symlink_metadata(dir).is_ok_and(|file| file.is_dir()));
+    let real =
+        PROGRAMS.into_iter().chain(PUBLIC).filter(|dir| fs::symlink_metadata(dir).is_ok_and(|file| file.is_dir()));
     real.map(|dir| (PathBuf::from(dir), dir.to_owned())).collect()
 }
 
@@ -93,8 +91,8 @@ pub(super) fn make(root: &Path) -> io::Result<()> {
     for (file, content) in FILES {
         fs::write(root.join(file), content)?;
     }
-    for shared in SHARED {
-        copy(&Path::new("/etc").join(shared), &root.join("etc").join(shared))?;
+    for copied in COPIED {
+        copy(&Path::new("/etc").join(copied), &root.join("etc").join(copied))?;
     }
     Ok(())
 }
@@ -102,9 +100,6 @@ pub(super) fn make(root: &Path) -> io::Result<()> {
 /// Copies files, links and directories; what is not there or not for us to read is left out.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     let Ok(found) = fs::symlink_metadata(from) else { return Ok(()) };
-    if let Some(parent) = to.parent() {
-        fs::create_dir_all(parent)?;
-    }
     if found.is_symlink() {
         return symlink(fs::read_link(from)?, to);
     }

@@ -1,0 +1,131 @@
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::net::TcpListener;
+
+use super::scene::{Scene, id, record};
+use crate::containers::keeper::KeeperError;
+use crate::containers::wake::MAX_HELD_PER_CONTAINER;
+use crate::containers::{Record, Timing, Woken};
+use crate::live::Status;
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn asleep(timing: Timing) -> Scene {
+    let scene = Scene::with(timing, Duration::ZERO);
+    scene.hear(record(1, 1, Status::Hibernated, 9));
+    scene
+}
+
+fn quick() -> Timing {
+    Timing { probe_every: Duration::from_millis(1), first_pause: Duration::from_millis(1), ..Timing::default() }
+}
+
+/// Requests for the first container, which wait.
+fn requests(scene: &Scene, count: usize) -> Vec<tokio::task::JoinHandle<Woken>> {
+    let wake = |_| {
+        let wakes = scene.containers.wakes().clone();
+        tokio::spawn(async move { wakes.wake(id(1), LONG).await })
+    };
+    (0..count).map(wake).collect()
+}
+
+async fn outcomes(requests: Vec<tokio::task::JoinHandle<Woken>>) -> Vec<Woken> {
+    let all = tokio::time::timeout(Duration::from_secs(20), join_all(requests)).await.expect("outcomes");
+    all.into_iter().map(|outcome| outcome.expect("a request")).collect()
+}
+
+#[tokio::test]
+async fn one_order_wakes_all_who_wait() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let scene = asleep(quick());
+    scene.script.answer(Err(KeeperError::Unavailable("restarting".to_owned())));
+    let requests = requests(&scene, 50);
+    scene.script.was_asked(2).await;
+    assert!(scene.containers.wakes().is_waking(id(1)));
+    scene.hear(record(1, 2, Status::Starting, 9));
+    scene.hear(record(1, 3, Status::Running, listener.local_addr().unwrap().port()));
+    assert_eq!(outcomes(requests).await, vec![Woken::Up; 50]);
+    assert_eq!(scene.script.woken().len(), 2, "the first was not taken");
+    assert!(!scene.containers.wakes().is_waking(id(1)));
+}
+
+#[tokio::test]
+async fn running_is_not_yet_answering() {
+    // A port that is free again once it is known.
+    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let scene = asleep(quick());
+    let requests = requests(&scene, 2);
+    scene.script.was_asked(1).await;
+    scene.hear(record(1, 2, Status::Running, port));
+    let early = scene.containers.wakes().join(id(1), Duration::from_millis(50)).await;
+    assert_eq!(early, Some(Woken::NotYet));
+    let _listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    assert_eq!(outcomes(requests).await, [Woken::Up, Woken::Up]);
+    assert_eq!(scene.containers.wakes().join(id(1), LONG).await, None, "nothing to wait for");
+}
+
+#[tokio::test]
+async fn no_more_wait_than_there_is_room_for() {
+    let scene = asleep(quick());
+    let waiting = requests(&scene, MAX_HELD_PER_CONTAINER);
+    scene.script.was_asked(1).await;
+    while scene.containers.metrics().held.get() < MAX_HELD_PER_CONTAINER as i64 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(scene.containers.wakes().wake(id(1), LONG).await, Woken::Full);
+    assert_eq!(scene.containers.metrics().turned_away.get(), 1);
+    // Whoever leaves makes room.
+    waiting[0].abort();
+    while scene.containers.metrics().held.get() == MAX_HELD_PER_CONTAINER as i64 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(scene.containers.wakes().wake(id(1), Duration::ZERO).await, Woken::NotYet);
+    scene.hear(record(1, 2, Status::Failed, 9));
+    assert!(outcomes(waiting.into_iter().skip(1).collect()).await.iter().all(|outcome| *outcome == Woken::Otherwise));
+    assert_eq!(scene.containers.metrics().held.get(), 0);
+}
+
+#[tokio::test]
+async fn what_compute_refuses_is_told() {
+    let scene = asleep(quick());
+    scene.script.answer(Err(KeeperError::Refused("the quota is used up".to_owned())));
+    let outcome = scene.containers.wakes().wake(id(1), LONG).await;
+    assert!(matches!(&outcome, Woken::Refused(why) if why.contains("the quota is used up")), "{outcome:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_never_becomes_ready_is_given_up() {
+    let scene = asleep(Timing::default());
+    let began = tokio::time::Instant::now();
+    let patience = scene.containers.wakes().longest_wait();
+    assert_eq!(scene.containers.wakes().wake(id(1), patience).await, Woken::TooLate);
+    assert_eq!(began.elapsed(), Timing::default().longest_wake);
+    assert_eq!(scene.script.woken(), [id(1)]);
+    // The next request tries again.
+    let _next = requests(&scene, 1);
+    scene.script.was_asked(2).await;
+}
+
+/// A request that was on its way when its container was put to sleep must not wait for somebody else to come.
+#[tokio::test]
+async fn whoever_is_in_a_container_that_falls_asleep_wakes_it() {
+    let scene = Scene::with(quick(), Duration::ZERO);
+    let running = |number| record(number, 1, Status::Running, 80);
+    (1..=2).for_each(|number| drop(scene.hear(running(number))));
+    let (used, idle) = (scene.live(1).unwrap(), scene.live(2).unwrap());
+    let visit = used.backend().expect("a container").visit();
+    // The one that nobody uses first: were it woken as well, it would be asked for first.
+    for number in [2, 1] {
+        scene.hear(record(number, 2, Status::Hibernated, 80));
+    }
+    scene.script.was_asked(1).await;
+    assert_eq!(scene.script.woken(), [id(1)]);
+    scene.hear(record(1, 3, Status::Running, 80));
+    assert!(!used.retired().is_cancelled() && !idle.retired().is_cancelled(), "it slept, and lives");
+    drop(visit);
+    scene.hear(record(1, 4, Status::Hibernated, 80));
+    scene.hear(Record { address: None, ..record(1, 5, Status::Hibernated, 80) });
+    let ended = used.retired().cancelled();
+    tokio::time::timeout(Duration::from_secs(20), ended).await.expect("whoever is stopped in their sleep is gone");
+}
