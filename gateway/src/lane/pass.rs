@@ -83,7 +83,7 @@ impl Lane {
     ) -> Result<Begun, Failure> {
         let mut tries = 1;
         loop {
-            let target = self.reach(context, engine, client, tries > 1).await?;
+            let target = self.reach(&asked.live, context, engine, client, tries > 1).await?;
             let may_be_stale = target.is_used && asked.request.is_idempotent() && tries < MAX_TRIES;
             let timeouts = &asked.live.route.timeouts;
             let mut began = false;

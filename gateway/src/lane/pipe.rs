@@ -104,3 +104,33 @@ impl Drop for Pipe {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn what_a_client_did_not_take_reaches_no_other() {
+        let (mut sender, source) = UnixStream::pair().unwrap();
+        let (sink, mut receiver) = UnixStream::pair().unwrap();
+        sender.write_all(b"secret").unwrap();
+        let mut pipe = Pipe::open().unwrap();
+        assert_eq!((pipe.fill(&source, 4).unwrap(), pipe.held()), (4, 4));
+        drop(pipe);
+        assert_eq!(KEPT.with_borrow(Vec::len), 0, "it is not empty");
+        let mut pipe = Pipe::open().unwrap();
+        assert_eq!(pipe.fill(&source, u64::MAX).unwrap(), 2);
+        assert_eq!((pipe.drain(&sink).unwrap(), pipe.held()), (2, 0));
+        let mut got = [0; 2];
+        receiver.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"et");
+        drop(pipe);
+        assert_eq!(KEPT.with_borrow(Vec::len), 1);
+        source.set_nonblocking(true).unwrap();
+        let nothing = Pipe::open().unwrap().fill(&source, 1);
+        assert_eq!(nothing.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+}

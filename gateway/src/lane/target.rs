@@ -1,8 +1,7 @@
 //! From a decision to a target that has the request: whose turn it is, a connection, and when to try another one.
 
 use std::io;
-use std::sync::Arc;
-use std::task::ready;
+use std::task::{Poll, ready};
 use std::time::Instant;
 
 use edd_proto::ContainerId;
@@ -13,7 +12,7 @@ use crate::lane::client::{Client, Interruption};
 use crate::lane::pool::{Key, Pool};
 use crate::lane::transfer::target_failure;
 use crate::lane::{Failure, Lane};
-use crate::live::Hop;
+use crate::live::{Hop, LiveRoute};
 use crate::proxy::context::{Context, Engine};
 use crate::proxy::engine::MAX_CONNECT_ATTEMPTS;
 use crate::proxy::waking;
@@ -44,7 +43,7 @@ impl Target {
                     ready!(self.stream.poll_write_ready(context))?;
                     match self.stream.try_write(&head[sent..]) {
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                        done => return std::task::Poll::Ready(done),
+                        done => return Poll::Ready(done),
                     }
                 }
             });
@@ -65,14 +64,12 @@ impl Lane {
     /// A connection to the target whose turn it is, or to another one if that takes none. With `fresh` it is a new one.
     pub(super) async fn reach(
         &self,
+        live: &LiveRoute,
         context: &mut Context,
         engine: &Engine,
         client: &mut Client<'_>,
         fresh: bool,
     ) -> Result<Target, Failure> {
-        let Some(live) = context.forward.as_ref().map(|forward| Arc::clone(&forward.route)) else {
-            return Err(Failure::new(Reason::Internal, "the request has no route"));
-        };
         loop {
             let Some(hop) = live.pick(context.tried, engine.upstreams.now_ms()) else {
                 return Err(Failure::new(Reason::NoTarget, "every target of the route is out of rotation"));
@@ -97,25 +94,38 @@ impl Lane {
                     context.tried = 0;
                     return Ok(target);
                 }
-                Err(failure) if failure.reason == Reason::ClientClosed => return Err(failure),
-                Err(failure) => {
-                    context.connect_attempts += 1;
-                    if let Some(upstream) = hop.upstream() {
-                        engine.upstreams.connect_failed(upstream);
-                    }
-                    let awaits = engine.wakes.as_ref().zip(context.waking());
-                    let is_left = live.pick(context.tried, engine.upstreams.now_ms()).is_some();
-                    if !(is_left || awaits.is_some()) || context.connect_attempts >= MAX_CONNECT_ATTEMPTS {
-                        return Err(failure);
-                    }
-                    if let Some((wakes, id)) = awaits {
-                        join(wakes, id, client).await?;
-                        context.tried = 0;
-                    }
-                }
+                Err(failure) => prepare_another(failure, &hop, live, context, engine, client).await?,
             }
         }
     }
+}
+
+/// Accounts for a target that took no connection; fails if no other one may be tried.
+async fn prepare_another(
+    failure: Failure,
+    hop: &Hop,
+    live: &LiveRoute,
+    context: &mut Context,
+    engine: &Engine,
+    client: &mut Client<'_>,
+) -> Result<(), Failure> {
+    if failure.reason == Reason::ClientClosed {
+        return Err(failure);
+    }
+    context.connect_attempts += 1;
+    if let Some(upstream) = hop.upstream() {
+        engine.upstreams.connect_failed(upstream);
+    }
+    let awaits = engine.wakes.as_ref().zip(context.waking());
+    let is_left = live.pick(context.tried, engine.upstreams.now_ms()).is_some();
+    if !(is_left || awaits.is_some()) || context.connect_attempts >= MAX_CONNECT_ATTEMPTS {
+        return Err(failure);
+    }
+    if let Some((wakes, id)) = awaits {
+        join(wakes, id, client).await?;
+        context.tried = 0;
+    }
+    Ok(())
 }
 
 /// Waits for a container that is waking up.
