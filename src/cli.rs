@@ -233,6 +233,36 @@ pub enum RoutesCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Take a route in, beside those of routes.yaml, which win over it; one with the same host and path is replaced.
+    Add {
+        /// A name, `*.suffix` for every name below it, or `*` for any.
+        #[arg(long, value_name = "HOST")]
+        host: String,
+        /// A path prefix, on segment boundaries.
+        #[arg(long, value_name = "PATH", default_value = "/")]
+        path: String,
+        /// Where requests go: `host:port`, with `http://`, `h2c://` or `https://` before it for the protocol.
+        #[arg(long, value_name = "TARGET")]
+        target: String,
+        /// Take the path off before the request goes to the target.
+        #[arg(long)]
+        strip_prefix: bool,
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take a route out that was taken in with `add`.
+    Remove {
+        #[arg(long, value_name = "HOST")]
+        host: String,
+        #[arg(long, value_name = "PATH", default_value = "/")]
+        path: String,
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[arg(long)]
+        json: bool,
+    },
     /// Compare two routes files; exits with 1 if they differ.
     Diff {
         old: PathBuf,

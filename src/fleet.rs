@@ -14,7 +14,7 @@ use edd_events::publisher::Cause;
 use edd_gateway::containers::activity::Reporter;
 use edd_gateway::containers::keeper::{Keeper, KeeperError, Nobody};
 use edd_gateway::containers::{Config, Containers, Feed, LastKnown, Timing, announce_refreshes};
-use edd_gateway::ingress::{PortRange, RuleFeed};
+use edd_gateway::ingress::RuleFeed;
 use edd_gateway::live::LedgerReader;
 use edd_gateway::table::containers::Zone;
 use edd_proto::ContainerId;
@@ -27,9 +27,9 @@ use crate::compute::ComputeRole;
 use crate::databases::Location;
 use crate::exit::Failure;
 use crate::plane::Plane;
-use crate::ports::{self, OpenPorts};
 use crate::remote::RemoteCompute;
 use crate::secret::Secret;
+use crate::serving::{self, Wishes};
 use crate::settings::{GatewayArgs, Parts};
 
 /// Longest wait for the database to tell all of its containers before what was last known serves.
@@ -108,8 +108,7 @@ pub struct Fleet {
     keeper: Arc<dyn Keeper>,
     plane: Plane,
     database: watch::Sender<Option<Database>>,
-    ports: watch::Receiver<Option<OpenPorts>>,
-    port_range: PortRange,
+    wishes: Wishes,
     has_owner: bool,
     /// Where the last known containers are kept when the database is not on this machine.
     file: Option<LastKnown>,
@@ -152,8 +151,12 @@ impl Fleet {
         };
         let (keeper, plane) = (compute.keeper.clone(), plane.clone());
         let (database, has_owner) = (watch::Sender::new(None), compute.owners.is_some());
-        let (ports, port_range) = (parts.ports.subscribe(), args.ports.dynamic_ports.clone());
-        Ok(Self { containers, ledger, keeper, plane, database, ports, port_range, has_owner, file })
+        let wishes = Wishes {
+            serving: parts.serving.subscribe(),
+            port_range: args.ports.dynamic_ports.clone(),
+            static_routes: parts.static_routes.clone(),
+        };
+        Ok(Self { containers, ledger, keeper, plane, database, wishes, has_owner, file })
     }
 
     /// Where to put the database once it is there.
@@ -163,7 +166,7 @@ impl Fleet {
 
     /// Publishes what was last known, and keeps it up from then on.
     pub async fn start(self) -> RunningFleet {
-        let Self { containers, ledger, keeper, plane, database, ports, port_range, has_owner, file } = self;
+        let Self { containers, ledger, keeper, plane, database, wishes, has_owner, file } = self;
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
         let mut feed = Feed::new(containers.clone(), plane.bus.clone(), database.subscribe(), has_owner);
         if tokio::time::timeout(FIRST_LOAD, feed.prepare(file.as_ref())).await.is_err() {
@@ -175,8 +178,7 @@ impl Fleet {
         }
         let reporter = Reporter::new(ledger, containers.clone(), keeper, database.subscribe(), plane.clock.clone());
         tasks.spawn(reporter.run(stop.clone()));
-        let decisions = (ports, port_range);
-        tasks.spawn(with_database(containers, plane, database.subscribe(), decisions, stop.clone()));
+        tasks.spawn(with_database(containers, plane, database.subscribe(), wishes, stop.clone()));
         RunningFleet { tasks, stop }
     }
 }
@@ -186,7 +188,7 @@ async fn with_database(
     containers: Containers,
     plane: Plane,
     mut database: watch::Receiver<Option<Database>>,
-    (open_ports, port_range): (watch::Receiver<Option<OpenPorts>>, PortRange),
+    wishes: Wishes,
     stop: CancellationToken,
 ) {
     let found = tokio::select! {
@@ -201,7 +203,7 @@ async fn with_database(
     tokio::join!(
         rules.run(stop.clone()),
         containers.clone().follow_ports(known, stop.clone()),
-        ports::decide(who, port_range, open_ports, stop.clone()),
+        serving::run(wishes, who, stop.clone()),
         announce_refreshes(containers.router().clone(), database, publisher, stop),
     );
 }

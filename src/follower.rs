@@ -20,7 +20,7 @@ use edd_events::publisher::Publisher;
 use edd_events::service::{Running, Service};
 use edd_events::user_cache::{self, UserCache};
 use edd_gateway::containers::store;
-use edd_gateway::ingress;
+use edd_gateway::{ingress, static_routes};
 use edd_proto::{CONSUMERS, Consumer, Stream};
 use prometheus::Registry;
 use tokio::sync::watch;
@@ -56,7 +56,7 @@ pub const GATEWAY: Role =
     Role { service: ServiceName::Gateway, name: "gateway", source: "gateway-service", stream: Stream::GATEWAY };
 
 /// What the gateway has in its database besides what it projects.
-const GATEWAY_STEPS: [Step; 2] = [store::STEP, ingress::STEP];
+const GATEWAY_STEPS: [Step; 3] = [store::STEP, ingress::STEP, static_routes::STEP];
 
 /// Something of another service that is projected.
 #[derive(Debug)]

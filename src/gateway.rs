@@ -19,7 +19,7 @@ use crate::databases::ServiceName;
 use crate::exit::{Code, Failure, Outcome};
 use crate::fleet::{Compute, Fleet};
 use crate::follower::{self, Place};
-use crate::ports::OpenPorts;
+use crate::serving::Serving;
 use crate::settings::Parts;
 use crate::{logging, settings};
 
@@ -134,12 +134,12 @@ pub fn runtime(worker_threads: usize) -> Result<tokio::runtime::Runtime, Failure
 pub async fn serve(args: RunArgs, bind: IpAddr, parts: Parts, announce: impl FnOnce(&Addresses)) -> Outcome {
     let json = args.json;
     make_dir(args.gateway.data_dir())?;
-    let ports = parts.ports.clone();
+    let serving = parts.serving.clone();
     let config = args.gateway.into_config(bind, parts, args.takeover)?;
     let mut hangup = signal(SignalKind::hangup())?;
     let stop = stop_signal()?;
     let gateway = Gateway::start(config).await.map_err(explain)?;
-    ports.send_replace(Some(OpenPorts::of(&gateway)));
+    serving.send_replace(Some(Serving::of(&gateway)));
     if json {
         print_json(&gateway.addresses)?;
     } else {

@@ -30,6 +30,7 @@ mod report;
 mod routes;
 mod secret;
 mod service_admin;
+mod serving;
 mod settings;
 mod sfs;
 mod tap;

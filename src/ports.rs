@@ -1,52 +1,11 @@
-//! `edd ports`: the ports of containers, as the running gateway has them; and who decides about them.
+//! `edd ports`: the ports of containers, as the running gateway has them.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
-
-use edd_events::clock::Clock;
-use edd_events::database::Database;
-use edd_events::publisher::Publisher;
-use edd_gateway::gateway::Gateway;
-use edd_gateway::ingress::{Decider, PortPolicy, PortRange};
-use edd_gateway::ports::ListenerSet;
 use serde_json::Value;
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use crate::admin_client::{block_on, get_json};
 use crate::cli::PortsCommand;
 use crate::exit::{Code, Outcome};
 use crate::routes::print_table;
-
-/// The ports of a gateway that serves.
-#[derive(Clone, Debug)]
-pub struct OpenPorts {
-    containers: ListenerSet,
-    own: BTreeSet<u16>,
-}
-
-impl OpenPorts {
-    pub fn of(gateway: &Gateway) -> Self {
-        Self { containers: gateway.ports().clone(), own: gateway.addresses.ports() }
-    }
-}
-
-/// Decides who gets which port, from when the gateway serves until `stop`.
-pub async fn decide(
-    (database, publisher, clock): (Database, Publisher, Arc<dyn Clock>),
-    range: PortRange,
-    mut open: watch::Receiver<Option<OpenPorts>>,
-    stop: CancellationToken,
-) {
-    let found = tokio::select! {
-        () = stop.cancelled() => return,
-        found = open.wait_for(Option::is_some) => found.ok().and_then(|found| found.clone()),
-    };
-    // Without a gateway there are no ports to give.
-    let Some(OpenPorts { containers, own }) = found else { return };
-    let policy = PortPolicy { range, reserved: own };
-    Decider::new(database, publisher, clock, policy, Arc::new(containers)).run(stop).await;
-}
 
 pub fn run(command: PortsCommand) -> Outcome {
     let PortsCommand::List { admin, json } = command;

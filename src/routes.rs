@@ -37,6 +37,24 @@ pub fn run(command: RoutesCommand) -> Outcome {
             print_list(&list, json);
             Ok(Code::Ok)
         }
+        RoutesCommand::Add { host, path, target, strip_prefix, admin, json } => {
+            let form = json!({ "host": host, "path": path, "target": target, "strip_prefix": strip_prefix });
+            let added = admin_client::block_on(admin_client::post(admin.address, "/routes", &form))?;
+            match json {
+                true => println!("{added}"),
+                false => println!("{} {} -> {}", text(&added, "host"), text(&added, "path"), text(&added, "action")),
+            }
+            Ok(Code::Ok)
+        }
+        RoutesCommand::Remove { host, path, admin, json } => {
+            let which = format!("/routes?host={}&path={}", admin_client::encode(&host), admin_client::encode(&path));
+            let removed = admin_client::block_on(admin_client::delete(admin.address, &which))?;
+            match json {
+                true => println!("{removed}"),
+                false => println!("removed {host} {path}"),
+            }
+            Ok(Code::Ok)
+        }
         RoutesCommand::Diff { old, new, json } => diff(&old, &new, json),
         RoutesCommand::Schema => {
             println!("{:#}", sources::schema::schema());

@@ -17,12 +17,13 @@ use edd_gateway::metrics::Metrics;
 use edd_gateway::proxy::http1::HeadLimits;
 use edd_gateway::route::{Authority, HostName, Route};
 use edd_gateway::router::Router;
+use edd_gateway::static_routes::StaticRoutes;
 use prometheus::Registry;
 use tokio::sync::watch;
 
 use crate::cli::CertsArgs;
 use crate::exit::Failure;
-use crate::ports::OpenPorts;
+use crate::serving::Serving;
 
 /// Where access lines go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -110,8 +111,10 @@ pub struct Parts {
     pub health: Health,
     /// Where routes are published.
     pub router: Router,
-    /// Where its ports are told of once it serves.
-    pub ports: watch::Sender<Option<OpenPorts>>,
+    /// Told of the gateway once it serves.
+    pub serving: watch::Sender<Option<Serving>>,
+    /// Where the gateway looks for the routes by API.
+    pub static_routes: watch::Sender<Option<StaticRoutes>>,
     /// The containers that are published there.
     pub containers: Option<Containers>,
 }
@@ -124,8 +127,9 @@ impl Parts {
     pub fn new() -> Result<Self, Failure> {
         let registry = Registry::new();
         let metrics = Arc::new(Metrics::on(registry.clone())?);
-        let (targets, routes, health, router, ports) = Default::default();
-        Ok(Self { targets, routes, registry, metrics, health, router, ports, containers: None })
+        let (targets, routes, health, router) = Default::default();
+        let (serving, static_routes) = Default::default();
+        Ok(Self { targets, routes, registry, metrics, health, router, serving, static_routes, containers: None })
     }
 }
 
@@ -174,6 +178,7 @@ impl GatewayArgs {
             metrics: parts.metrics,
             router: parts.router,
             containers: parts.containers,
+            static_routes: parts.static_routes.subscribe(),
             health: parts.health,
             takeover,
             worker_threads,

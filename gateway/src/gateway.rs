@@ -13,7 +13,7 @@ use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::http_proxy;
 use serde::Serialize;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +35,7 @@ use crate::reloader::Reloader;
 use crate::route::{Authority, Route};
 use crate::router::Router;
 use crate::sources::LoadError;
+use crate::static_routes::StaticRoutes;
 use crate::upstream::Upstreams;
 
 /// Upstream connections kept open for reuse.
@@ -78,6 +79,8 @@ pub struct Config {
     pub router: Router,
     /// The containers that are published there, if there are any.
     pub containers: Option<Containers>,
+    /// Routes by API, once there is a database to keep them.
+    pub static_routes: watch::Receiver<Option<StaticRoutes>>,
     /// What other parts of the process report on.
     pub health: Health,
     /// Take the sockets of the gateway that serves `data_dir` over.
@@ -142,6 +145,7 @@ pub struct Gateway {
     health: Health,
     drain: Drain,
     ports: ListenerSet,
+    publisher: Publisher,
     accepting: CancellationToken,
     /// The tasks that accept.
     listening: JoinSet<()>,
@@ -165,7 +169,7 @@ impl Gateway {
         let (drain_time, counts) = (config.drain_timeout, Arc::clone(&metrics));
         let publisher =
             Publisher::new(config.builtin_routes, router.clone(), upstreams.clone(), counts, certs.clone(), drain_time);
-        let reloader = Reloader::new(config.routes_file, publisher, health.clone(), Arc::clone(&metrics));
+        let reloader = Reloader::new(config.routes_file, publisher.clone(), health.clone(), Arc::clone(&metrics));
         let reloader = Arc::new(reloader);
         let text = reloader.first_load().await?;
 
@@ -238,6 +242,7 @@ impl Gateway {
             health: health.clone(),
             certs: certs.clone(),
             ports: ports.clone(),
+            static_routes: config.static_routes,
             access_log: access_log.clone(),
         };
         // What asks how the gateway is means the process that accepts.
@@ -261,6 +266,7 @@ impl Gateway {
             health,
             drain,
             ports,
+            publisher,
             accepting,
             listening,
             admin,
@@ -275,6 +281,11 @@ impl Gateway {
     /// A handle that reads the routes again when asked, as after SIGHUP.
     pub fn reloader(&self) -> Arc<Reloader> {
         Arc::clone(&self.reloader)
+    }
+
+    /// Who publishes routes.
+    pub fn publisher(&self) -> &Publisher {
+        &self.publisher
     }
 
     /// The ports of containers.

@@ -247,18 +247,19 @@ fn crates_depend_on_those_below_them() {
 fn modules_of_the_gateway_import_what_they_may() {
     let gateway = root().join("gateway/src");
     let files = sources(&gateway);
-    let modules: BTreeSet<String> = files.iter().map(|file| module(&gateway, file)).collect();
+    let known: BTreeSet<String> = files.iter().map(|file| module(&gateway, file)).collect();
     for (name, _) in MAY_IMPORT.iter().chain(&MUST_NOT) {
-        assert!(modules.contains(*name), "a rule is about `{name}`, which is gone");
+        assert!(known.contains(*name), "a rule is about `{name}`, which is gone");
     }
     let mut wrong = Vec::new();
-    for file in &files {
+    // What a test needs to look at something from outside is not the architecture.
+    for file in files.iter().filter(|file| !is_test(&modules(&gateway, file))) {
         let module = module(&gateway, file);
         let found = names(&read(file));
         let shown = file.strip_prefix(root()).expect("a file of the project").display();
         let mut complain = |name: &str| wrong.push(format!("{shown} (module `{module}`) names `{name}`"));
         for name in &found {
-            let inside = name.strip_prefix("crate::").filter(|inside| **inside != *module && modules.contains(*inside));
+            let inside = name.strip_prefix("crate::").filter(|inside| **inside != *module && known.contains(*inside));
             let may = MAY_IMPORT.iter().find(|(who, _)| *who == module);
             if inside.is_some_and(|inside| may.is_some_and(|(_, allowed)| !allowed.contains(&inside))) {
                 complain(name);

@@ -10,6 +10,10 @@ use crate::tool;
 pub fn setup() -> Result<Cargo, Failure> {
     let reach = install::ensure(tool::BUILD)?;
     install::ensure(tool::TEST)?;
+    if let Err(failure) = install::ensure(tool::CONTAINERS) {
+        // Tests of what cannot be had here say so.
+        eprintln!("xtask: {failure}");
+    }
     let cargo = Cargo::new(reach)?;
     if cargo::is_ci() {
         cache::bound(cargo.target())?;

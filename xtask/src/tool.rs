@@ -49,6 +49,13 @@ pub const BUILD: &[Tool] = &[
     },
 ];
 
+/// To run containers on this machine itself. Without them edd still runs, and its containers are plain child processes.
+pub const CONTAINERS: &[Tool] = &[
+    debian("ip", "iproute2", "containers get their network by it"),
+    debian("unshare", "util-linux", "containers get their namespaces by it"),
+    debian("mount", "mount", "edd tries with it what this machine lets it do"),
+];
+
 /// To test it against clients and servers that are not ours. `tests/servers` starts the servers, and looks for them where
 /// they are put here.
 pub const TEST: &[Tool] = &[
@@ -138,6 +145,7 @@ mod tests {
             ["curl", "openssl", "nghttp2-client", "postgresql", "python3-venv"]
         );
         assert_eq!(packages(&missing(BUILD, |_| false)), ["gcc", "libc6-dev", "cmake", "make"]);
+        assert_eq!(packages(&missing(CONTAINERS, |_| false)), ["iproute2", "util-linux", "mount"]);
     }
 
     #[test]

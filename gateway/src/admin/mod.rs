@@ -4,6 +4,7 @@
 mod accepting;
 mod certificates;
 mod problem;
+mod static_routes;
 mod tap;
 
 use std::fmt::Write as _;
@@ -17,6 +18,7 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::AccessLog;
@@ -28,6 +30,7 @@ use crate::metrics::Metrics;
 use crate::path;
 use crate::ports::ListenerSet;
 use crate::router::Router;
+use crate::static_routes::StaticRoutes;
 use crate::table::normalize_host;
 
 /// What the pages show.
@@ -38,6 +41,8 @@ pub struct Admin {
     pub health: Health,
     pub certs: CertStore,
     pub ports: ListenerSet,
+    /// None as long as the gateway has no database.
+    pub static_routes: watch::Receiver<Option<StaticRoutes>>,
     pub access_log: AccessLog,
 }
 
@@ -48,7 +53,7 @@ pub async fn serve(listener: TcpListener, admin: Admin, stop: CancellationToken)
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .route("/routes", get(routes))
+        .route("/routes", get(routes).post(static_routes::add).delete(static_routes::remove))
         .route("/routes/explain", get(explain))
         .route("/certs", get(certs))
         .route("/ports", get(ports))

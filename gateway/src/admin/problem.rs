@@ -22,6 +22,14 @@ impl Problem {
         Self { status: StatusCode::NOT_FOUND, detail: detail.to_owned() }
     }
 
+    pub fn forbidden(detail: &str) -> Self {
+        Self { status: StatusCode::FORBIDDEN, detail: detail.to_owned() }
+    }
+
+    pub fn unavailable(detail: &str) -> Self {
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, detail: detail.to_owned() }
+    }
+
     pub fn method_not_allowed(detail: &str) -> Self {
         Self { status: StatusCode::METHOD_NOT_ALLOWED, detail: detail.to_owned() }
     }

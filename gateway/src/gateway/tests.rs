@@ -122,6 +122,7 @@ impl Served {
             http: local,
             https: local,
             admin: local,
+            dynamic_bind: std::net::Ipv4Addr::LOCALHOST.into(),
             routes_file,
             data_dir: dir.path().to_owned(),
             certs: CertsConfig::default(),
@@ -136,11 +137,11 @@ impl Served {
             builtin_routes: Vec::new(),
             metrics: Arc::clone(&scene.metrics),
             router: scene.router.clone(),
+            static_routes: tokio::sync::watch::channel(None).1,
             containers: Some(scene.containers.clone()),
             health: Health::default(),
             takeover: false,
             worker_threads: 2,
-            dynamic_bind: local.ip(),
         };
         let gateway = Gateway::start(config).await.unwrap();
         let (http, (stop, stopped)) = (gateway.addresses.http, oneshot::channel());

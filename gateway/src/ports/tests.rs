@@ -12,7 +12,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::*;
@@ -104,6 +104,7 @@ impl Edge {
             metrics: Arc::new(Metrics::new().unwrap()),
             router: router.clone(),
             containers: None,
+            static_routes: watch::channel(None).1,
             health: Health::default(),
             takeover,
             worker_threads: 1,

@@ -32,7 +32,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const FAILED_GRACE: Duration = Duration::from_secs(1);
 /// Tells a container's processes whose they are, and us.
 pub(super) const ID_VARIABLE: &str = "EDD_CONTAINER_ID";
-const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Where the system's programs are, whatever the shell of whoever started edd knows.
+pub(super) const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl Inner {
     /// Starts it unless it runs. A container that cannot run is `Failed` afterwards, which is no error of ours.

@@ -11,6 +11,8 @@ use edd_proto::ContainerId;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+use super::launch::SEARCH_PATH;
+
 /// Networks that are tried one after another where one is taken: 10.64.0.0/16 to 10.191.0.0/16, and as many below
 /// 127.64.0.0.
 const CANDIDATES: u8 = 128;
@@ -126,7 +128,11 @@ fn overlap(one: &Ipv4Net, other: &Ipv4Net) -> bool {
 
 /// Networks that the machine has addresses in or routes to, but for those of the interface `ours`.
 fn taken(ours: &str) -> io::Result<Vec<Ipv4Net>> {
-    let output = Command::new("ip").args(["-4", "route", "show", "table", "all"]).stdin(Stdio::null()).output()?;
+    let output = Command::new("ip")
+        .args(["-4", "route", "show", "table", "all"])
+        .env("PATH", SEARCH_PATH)
+        .stdin(Stdio::null())
+        .output()?;
     Ok(parse_routes(&String::from_utf8_lossy(&output.stdout), ours))
 }
 
@@ -140,6 +146,7 @@ fn parse_routes(routes: &str, ours: &str) -> Vec<Ipv4Net> {
 fn ip(commands: &str) -> io::Result<()> {
     let mut child = Command::new("ip")
         .args(["-batch", "-"])
+        .env("PATH", SEARCH_PATH)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

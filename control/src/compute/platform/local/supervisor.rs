@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use super::home::{Ended, Home, Plan, Run};
 use super::init::{News, Order};
+use super::launch::SEARCH_PATH;
 use super::process::{self, Handle, ProcessId};
 use super::tier::Tier;
 use super::{log, role, wire};
@@ -122,7 +123,7 @@ impl Container {
         let child = command
             .args(&program.arguments)
             .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("PATH", SEARCH_PATH)
             .env(role::VARIABLE, role::init(self.home.dir())?)
             .current_dir(self.home.dir())
             .stdin(Stdio::from(std::os::fd::OwnedFd::from(far)))

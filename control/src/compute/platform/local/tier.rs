@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
+use super::launch::SEARCH_PATH;
+
 /// From the best to the least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Tier {
@@ -64,6 +66,7 @@ impl Tier {
             .args(self.flags())
             .args(["--", "sh", "-c", script])
             .current_dir(dir)
+            .env("PATH", SEARCH_PATH)
             .stdin(Stdio::null())
             .output()
             .map_err(|error| io::Error::new(error.kind(), format!("cannot run unshare (util-linux): {error}")))?;

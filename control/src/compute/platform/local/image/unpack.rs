@@ -6,10 +6,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
-use tar::{Archive, EntryType};
+use tar::{Archive, Entry, EntryType};
 
 /// Files, directories and links of an image.
 const MAX_ENTRIES: usize = 1_000_000;
+/// Directories are kept in memory until all else is unpacked, half a kilobyte each and more.
+const MAX_DIRECTORIES: usize = 100_000;
 
 /// Unpacks `tarball` into the empty directory `root`. Devices are left out: a container has its own.
 pub(super) fn unpack(tarball: &Path, root: &Path, max_bytes: u64) -> io::Result<()> {
@@ -24,39 +26,27 @@ pub(super) fn unpack(tarball: &Path, root: &Path, max_bytes: u64) -> io::Result<
     archive.set_overwrite(true);
     let mut directories = Vec::new();
     for (index, entry) in archive.entries()?.enumerate() {
-        if index == MAX_ENTRIES {
-            return Err(io::Error::other(format!("it has more than {MAX_ENTRIES} entries")));
-        }
         let mut entry = entry?;
         match entry.header().entry_type() {
-            EntryType::Block | EntryType::Char | EntryType::Fifo => continue,
-            // Their modes come last: one may close a directory to what is to be put into it.
-            EntryType::Directory => {
-                let path = entry.path()?.into_owned();
-                let mode = entry.header().mode()?;
-                entry.set_preserve_permissions(false);
-                if entry.unpack_in(root)? {
-                    directories.push((path, mode));
-                    continue;
-                }
+            _ if index == MAX_ENTRIES || directories.len() == MAX_DIRECTORIES => {
+                let limits = format!("{MAX_ENTRIES} entries or {MAX_DIRECTORIES} directories");
+                return Err(io::Error::other(format!("it has more than {limits}")));
             }
-            _ if entry.unpack_in(root)? => continue,
-            _ => {}
-        }
-        return Err(io::Error::other(format!("{} leads out of it", entry.path()?.display())));
-    }
-    for (path, mode) in directories.into_iter().rev() {
-        let relative: std::path::PathBuf =
-            path.components().filter(|part| matches!(part, std::path::Component::Normal(_))).collect();
-        let dir = root.join(relative);
-        // A later entry may have put a link in its place, which might lead anywhere.
-        if fs::symlink_metadata(&dir).is_ok_and(|file| file.is_dir())
-            && dir.canonicalize()?.starts_with(root.canonicalize()?)
-        {
-            fs::set_permissions(&dir, Permissions::from_mode(mode & 0o7777))?;
+            EntryType::Block | EntryType::Char | EntryType::Fifo => {}
+            // Later, the innermost first: a mode may close a directory to what is to be put into it.
+            EntryType::Directory => directories.push(entry),
+            _ => unpack_entry(&mut entry, root)?,
         }
     }
-    Ok(())
+    directories.sort_by(|a, b| b.path_bytes().cmp(&a.path_bytes()));
+    directories.iter_mut().try_for_each(|directory| unpack_entry(directory, root))
+}
+
+fn unpack_entry(entry: &mut Entry<'_, Bounded>, root: &Path) -> io::Result<()> {
+    if entry.unpack_in(root)? {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("{} leads out of it", entry.path()?.display())))
 }
 
 /// Reads at most so much, and fails instead of ending when there is more.
