@@ -28,7 +28,7 @@ const MAY_IMPORT: [(&str, &[&str]); 9] = [
 ];
 
 /// Modules of the gateway that must not import, or name, what follows.
-const MUST_NOT: [(&str, &[&str]); 9] = [
+const MUST_NOT: [(&str, &[&str]); 10] = [
     // Rules know no engine, no socket and no TLS.
     ("decision", &["proxy", "listeners", "sources", "admin", "pingora", "tokio", "rustls"]),
     ("policy", &["proxy", "listeners", "sources", "admin", "pingora", "tokio", "rustls"]),
@@ -39,6 +39,8 @@ const MUST_NOT: [(&str, &[&str]); 9] = [
     ("containers", &["sources", "publish", "proxy", "listeners", "admin", "pingora", "axum"]),
     // The two halves meet in the router.
     ("proxy", &["sources", "publish", "listeners", "admin", "gateway"]),
+    // The lane needs no other engine.
+    ("lane", &["sources", "publish", "listeners", "admin", "gateway", "pingora", "rustls"]),
     ("publish", &["sources", "proxy", "listeners"]),
     ("admin", &["proxy", "listeners", "sources"]),
 ];
