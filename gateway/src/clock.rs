@@ -13,6 +13,14 @@ pub fn rfc3339_now() -> String {
     OffsetDateTime::now_utc().format(MILLISECONDS).unwrap_or_default()
 }
 
+const HTTP: &[BorrowedFormatItem<'_>] =
+    format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
+
+/// Now, as HTTP writes it (RFC 9110 §5.6.7).
+pub fn http_now() -> String {
+    OffsetDateTime::now_utc().format(HTTP).unwrap_or_default()
+}
+
 /// `micros` since the Unix epoch, in RFC 3339 with milliseconds, UTC.
 pub fn rfc3339(micros: i64) -> String {
     let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000);

@@ -23,6 +23,7 @@ use crate::certs::{CertStore, CertsConfig, CertsError};
 use crate::containers::Containers;
 use crate::drain::Drain;
 use crate::health::Health;
+use crate::lane::Lane;
 use crate::listeners::handover::{self, HandoverError, Role, Sockets, Takeover};
 use crate::listeners::{self, Shared};
 use crate::metrics::{Listener, Metrics};
@@ -211,9 +212,11 @@ impl Gateway {
             threads: config.worker_threads,
             ..ServerConf::default()
         };
+        let lane = Lane::default();
         let server = Arc::new(Server {
             proxy: Arc::new(http_proxy(&Arc::new(engine_config), Proxy(Arc::clone(&engine)))),
             engine,
+            lane: lane.clone(),
             limits: config.limits,
             shutdown: drain.engine_signal(),
         });
@@ -245,6 +248,7 @@ impl Gateway {
         // What asks how the gateway is means the process that accepts.
         let admin = tokio::spawn(admin::serve(admin_listener, admin, accepting.clone()));
         tokio::spawn(background.clone().run_until_cancelled_owned(upstreams.run()));
+        tokio::spawn(background.clone().run_until_cancelled_owned(lane.sweep()));
         if let Some(containers) = config.containers {
             tokio::spawn(background.clone().run_until_cancelled_owned(containers.resolve()));
         }

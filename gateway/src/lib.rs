@@ -15,6 +15,7 @@ pub mod exchange;
 pub mod gateway;
 pub mod health;
 pub mod ingress;
+pub mod lane;
 pub mod listeners;
 pub mod live;
 pub mod metrics;

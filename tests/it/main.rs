@@ -26,6 +26,7 @@ mod h2_abuse;
 mod harness;
 mod head_limits;
 mod heads;
+mod lane;
 mod layout;
 mod metrics;
 mod paths;

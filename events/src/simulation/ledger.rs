@@ -42,7 +42,7 @@ pub(super) enum Script {
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     events: Mutex<BTreeMap<String, Event>>,
-    /// First hand-overs, in their order.
+    /// First hand-overs, in their order, after what waited in the database when the life began.
     handed: Mutex<BTreeMap<(Durable, Life), Vec<String>>>,
     scripts: Mutex<BTreeMap<(Durable, String), Script>>,
     /// Those whose script is one to die of.

@@ -121,7 +121,7 @@ impl Schedule {
             }
             Step::Kill => {
                 let process = world.below(self.services.len());
-                self.kill(process);
+                self.kill(process).await;
                 format!("{process}")
             }
             Step::Loss => {
@@ -165,16 +165,19 @@ impl Schedule {
             Progress::Paused => drop(self.jobs.insert((process, kind), job)),
             Progress::Died => {
                 drop(job);
-                self.kill(process);
+                self.kill(process).await;
             }
             Progress::Ended(_) => {}
         }
         format!("{process} {began} {kind:?}: {progress:?}")
     }
 
-    fn kill(&mut self, process: usize) {
+    async fn kill(&mut self, process: usize) {
         self.jobs.retain(|(of, _), _| *of != process);
         self.services[process].start();
+        if let Err(error) = self.services[process].note_waiting().await {
+            self.around.world.violate(format!("the ledger cannot be kept: {error}"));
+        }
     }
 
     /// Everything works again, and what had begun is finished.

@@ -79,6 +79,22 @@ impl Service {
         self.consumers = self.specs.iter().map(|spec| Arc::new(Mutex::new(self.consumer(spec)))).collect();
     }
 
+    /// Has the ledger know what waits in the database since an earlier life: the bus had brought it before whatever it
+    /// brings in this one.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn note_waiting(&self) -> sqlx::Result<()> {
+        let waiting = "SELECT event_id FROM retries WHERE consumer = $1 AND stream = $2 ORDER BY version, id";
+        for spec in &self.specs {
+            let waiting = sqlx::query_scalar::<_, String>(waiting).bind(spec.name).bind(spec.stream.name);
+            for event_id in waiting.fetch_all(self.store.truth.reader()).await? {
+                self.around.ledger.hand_over(spec, self.life, &event_id);
+            }
+        }
+        Ok(())
+    }
+
     fn consumer(&self, spec: &Spec) -> Consumer {
         let Surroundings { world, ledger, .. } = &self.around;
         let (clock, mut handler) = (Arc::new(world.clock.clone()), Dispatcher::default());

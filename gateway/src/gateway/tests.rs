@@ -142,7 +142,6 @@ impl Served {
             health: Health::default(),
             takeover: false,
             worker_threads: 2,
-            dynamic_bind: local.ip(),
         };
         let gateway = Gateway::start(config).await.unwrap();
         let (http, (stop, stopped)) = (gateway.addresses.http, oneshot::channel());

@@ -144,10 +144,14 @@ impl Backend {
         }
     }
 
+    /// Connections go back to a pool of this container alone, whose address may be another's tomorrow.
+    pub(super) fn pool_group(&self) -> u64 {
+        peer::pool_group(&("container", self.container()))
+    }
+
     pub(super) fn peer(&self) -> Box<HttpPeer> {
         let mut peer = Box::new(self.common.peer.clone());
-        // Connections go back to a pool of this container alone, whose address may be another's tomorrow.
-        peer.group_key = peer::pool_group(&("container", self.container()));
+        peer.group_key = self.pool_group();
         peer
     }
 }

@@ -187,6 +187,14 @@ impl LiveRoute {
         }
     }
 
+    /// What its upstream connections are pooled by, so that they are no other route's; none for a redirect.
+    pub fn pool_group(&self) -> Option<u64> {
+        match &self.lead {
+            Lead::Fixed(fixed) => fixed.forward.as_ref()?.peers.first().map(|peer| peer.group_key),
+            Lead::Container(backend) => Some(backend.pool_group()),
+        }
+    }
+
     /// The peer of `hop`, which was picked here, at `address`, for a request that upgrades, streams or neither; none
     /// for a redirect.
     pub fn peer(&self, hop: &Hop, address: SocketAddr, shape: Shape) -> Option<Box<HttpPeer>> {

@@ -1,12 +1,28 @@
 //! Headers that concern one connection alone and end with it (RFC 9110 §7.6.1).
 //!
-//! The engine takes them off requests; this takes them off answers.
+//! pingora takes them off the requests that it sends; here is what it takes off, for the lane, and what both take off
+//! answers.
 
 use http::{HeaderMap, HeaderName, header};
 
 use crate::decision::{HeaderOp, HeaderOps};
 
-const ALWAYS: [HeaderName; 5] = [
+/// Taken off requests that ask for no upgrade.
+pub const OF_REQUESTS: [HeaderName; 10] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    crate::policy::forwarding::HTTP2_SETTINGS,
+];
+
+/// Taken off answers.
+pub const OF_ANSWERS: [HeaderName; 5] = [
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     header::TE,
@@ -35,7 +51,7 @@ pub fn strip(answer: &HeaderMap, ops: &mut HeaderOps) {
             }
         }
     }
-    ops.extend(ALWAYS.into_iter().filter(|name| answer.contains_key(name)).map(HeaderOp::Remove));
+    ops.extend(OF_ANSWERS.into_iter().filter(|name| answer.contains_key(name)).map(HeaderOp::Remove));
     let mut lengths = answer.get_all(header::CONTENT_LENGTH).iter();
     if let (Some(first), Some(_)) = (lengths.next(), lengths.next()) {
         // The engine has checked that they agree.

@@ -47,11 +47,12 @@ pub struct ChunkScanner {
     state: State,
     /// Bytes of the current size line, or of all trailers.
     line_bytes: usize,
+    data_bytes: u64,
 }
 
 impl Default for ChunkScanner {
     fn default() -> Self {
-        Self { state: State::Size { digits: 0, size: 0 }, line_bytes: 0 }
+        Self { state: State::Size { digits: 0, size: 0 }, line_bytes: 0, data_bytes: 0 }
     }
 }
 
@@ -59,6 +60,11 @@ impl ChunkScanner {
     /// Whether the body has ended.
     pub fn is_done(&self) -> bool {
         self.state == State::End
+    }
+
+    /// How many of the bytes so far were data.
+    pub fn data_bytes(&self) -> u64 {
+        self.data_bytes
     }
 
     /// Takes the next bytes and returns how many of them belong to the body; fewer than there are
@@ -69,6 +75,7 @@ impl ChunkScanner {
             if let State::Data { left } = self.state {
                 let take = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len() - at);
                 at += take;
+                self.data_bytes += take as u64;
                 let left = left - take as u64;
                 self.state = if left == 0 { State::DataCr } else { State::Data { left } };
                 continue;

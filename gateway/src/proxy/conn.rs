@@ -16,6 +16,7 @@ use pingora_core::protocols::{
     UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
 
 use crate::decision::BodyLength;
 use crate::proxy::chunks::{BadChunk, ChunkScanner};
@@ -82,6 +83,33 @@ impl Conn {
         ready!(Pin::new(&mut self.transport).poll_read(context, &mut buffer))?;
         self.inbox.extend_from_slice(buffer.filled());
         Poll::Ready(Ok(!buffer.filled().is_empty()))
+    }
+
+    /// The connection itself, for an engine that reads and writes it past the one whose requests [`Conn::begin`] opens.
+    pub fn transport(&mut self) -> &mut Transport {
+        &mut self.transport
+    }
+
+    /// The client's socket, if what is written to it is what the client gets.
+    pub fn plain(&self) -> Option<&TcpStream> {
+        match &self.transport {
+            Transport::Plain(rewind) => Some(&rewind.stream),
+            Transport::Tls(_) => None,
+        }
+    }
+
+    /// Forgets the request at the front of the inbox, which has no body.
+    pub fn take_head(&mut self, head_bytes: usize) {
+        self.inbox.advance(head_bytes);
+        if self.inbox.is_empty() {
+            // An idle connection keeps no buffers.
+            self.inbox = BytesMut::new();
+        }
+    }
+
+    /// Ready when the client has left. What comes meanwhile is the next request, read ahead within bounds.
+    pub fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.poll_beyond(context).map(|_| ())
     }
 
     /// How many bytes the engine may read at most right now.

@@ -10,12 +10,12 @@ use pingora_proxy::Session;
 
 use crate::access_log::AccessLog;
 use crate::containers::Wakes;
-use crate::decision::{Answer, BodyLength, Forward, RequestHead};
+use crate::decision::{self, Answer, BodyLength, Decision, Forward, Peer, RequestHead};
 use crate::drain::Drain;
 use crate::exchange::Exchange;
 use crate::live::{Hop, Usage, Visit};
 use crate::metrics::{Listener, Metrics};
-use crate::proxy::scope::Scope;
+use crate::proxy::scope::{ConnInfo, Scope};
 use crate::reason::Reason;
 use crate::route_metrics::RouteMetrics;
 use crate::router::Router;
@@ -37,7 +37,46 @@ pub struct Engine {
     pub wakes: Option<Wakes>,
 }
 
+/// What was decided about a request before the engine that serves it saw it.
+#[derive(Debug)]
+pub struct Decided {
+    pub exchange: Exchange,
+    pub decision: Decision,
+}
+
 impl Engine {
+    /// Decides about a request by the current snapshot, and notes in `exchange` what was asked by whom.
+    pub fn decide(
+        &self,
+        head: &RequestHead<'_>,
+        version: http::Version,
+        conn: &ConnInfo,
+        exchange: &mut Exchange,
+    ) -> Decision {
+        let peer = Peer {
+            listener: conn.listener,
+            dynamic_port: conn.dynamic_port,
+            ip: conn.ip,
+            trusted: conn.trusted,
+            tls: conn.tls.as_ref(),
+            https_port: self.https_port,
+            trusted_proxies: &self.trusted_proxies,
+        };
+        let identity = decision::identify(head, &peer, exchange.id.clone());
+        let snapshot = self.router.snapshot();
+        exchange.method = head.method.clone();
+        exchange.version = version;
+        exchange.path = head.path.into();
+        exchange.tls_version = conn.tls.as_ref().map(|tls| tls.version);
+        exchange.revision = snapshot.revision;
+        let decision = decision::decide(head, &peer, &identity, &snapshot);
+        exchange.id = identity.id;
+        exchange.client = identity.client;
+        exchange.host = identity.host;
+        exchange.trace_id = identity.trace_id;
+        decision
+    }
+
     /// Accounts for a finished request: metrics, access log, tap.
     pub fn record(&self, exchange: &Exchange) {
         let metrics = exchange.route.as_ref().map_or(&self.unmatched, |live| &live.metrics);
@@ -84,10 +123,15 @@ impl Context {
             // Only a request outside `Scope::run` has none; `request_filter` refuses it.
             None => (Listener::Http, std::net::IpAddr::from([0, 0, 0, 0])),
         };
-        engine.metrics.in_flight.get(listener).inc();
+        Self::of(engine, scope, Exchange::new(listener, ip))
+    }
+
+    /// The context of a request of which `exchange` knows already.
+    pub fn of(engine: Arc<Engine>, scope: Option<Arc<Scope>>, exchange: Exchange) -> Self {
+        engine.metrics.in_flight.get(exchange.listener).inc();
         Self {
             engine,
-            exchange: Exchange::new(listener, ip),
+            exchange,
             scope,
             forward: None,
             refusal: None,

@@ -13,7 +13,7 @@ use pingora_error::{Error, ErrorType};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
-use crate::decision::{self, Answer, BodyLength, Decision, HeaderOp, HeaderOps, Peer};
+use crate::decision::{Answer, BodyLength, Decision, HeaderOp, HeaderOps};
 use crate::live::{Backend, CLIENT_PAUSE, Hop, Shape};
 use crate::policy::forwarding::X_REQUEST_ID;
 use crate::policy::{hop_by_hop, limits};
@@ -25,9 +25,9 @@ use crate::proxy::waking::{self, X_EDD_COLD_START};
 use crate::reason::Reason;
 
 /// Targets tried for one request, the first included.
-const MAX_CONNECT_ATTEMPTS: u32 = 3;
+pub const MAX_CONNECT_ATTEMPTS: u32 = 3;
 /// Longest wait for a client to take a piece of its answer.
-const CLIENT_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+pub const CLIENT_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The implementation of pingora's trait; one for all connections.
 #[derive(Clone, Debug)]
@@ -43,30 +43,9 @@ impl Proxy {
         body: BodyLength,
         websocket: bool,
     ) -> Decision {
-        let peer = Peer {
-            listener: scope.conn.listener,
-            dynamic_port: scope.conn.dynamic_port,
-            ip: scope.conn.ip,
-            trusted: scope.conn.trusted,
-            tls: scope.conn.tls.as_ref(),
-            https_port: self.0.https_port,
-            trusted_proxies: &self.0.trusted_proxies,
-        };
-        let head = request_head(session.req_header(), body, websocket);
-        let identity = decision::identify(&head, &peer, context.exchange.id.clone());
-        let snapshot = self.0.router.snapshot();
-        let exchange = &mut context.exchange;
-        exchange.method = head.method.clone();
-        exchange.version = session.req_header().version;
-        exchange.path = head.path.into();
-        exchange.tls_version = scope.conn.tls.as_ref().map(|tls| tls.version);
-        exchange.revision = snapshot.revision;
-        let decision = decision::decide(&head, &peer, &identity, &snapshot);
-        exchange.id = identity.id;
-        exchange.client = identity.client;
-        exchange.host = identity.host;
-        exchange.trace_id = identity.trace_id;
-        decision
+        let request = session.req_header();
+        let head = request_head(request, body, websocket);
+        self.0.decide(&head, request.version, &scope.conn, &mut context.exchange)
     }
 }
 
@@ -93,7 +72,13 @@ impl ProxyHttp for Proxy {
             // Behind a handshake come frames; if it is refused they must not be read as requests.
             session.set_keepalive(None);
         }
-        let mut decision = self.decide(session, context, &scope, body, websocket);
+        let mut decision = match scope.take_decided() {
+            Some(decided) => {
+                context.exchange = decided.exchange;
+                decided.decision
+            }
+            None => self.decide(session, context, &scope, body, websocket),
+        };
         if let Decision::Wake(live) = &decision {
             let live = Arc::clone(live);
             decision = match &self.0.wakes {

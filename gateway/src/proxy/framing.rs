@@ -92,7 +92,7 @@ const TOKEN: [bool; 256] = {
     table
 };
 
-fn is_token(bytes: &[u8]) -> bool {
+pub(crate) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|&byte| TOKEN[usize::from(byte)])
 }
 
@@ -207,7 +207,7 @@ fn list_has(value: &[u8], token: &[u8]) -> bool {
 }
 
 /// `1*DIGIT` and nothing else: no sign, no list (RFC 9110 §8.6).
-fn parse_length(value: &[u8]) -> Option<u64> {
+pub(crate) fn parse_length(value: &[u8]) -> Option<u64> {
     let digits = (1..=19).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
     digits.then(|| value.iter().fold(0u64, |sum, digit| sum * 10 + u64::from(digit - b'0')))
 }

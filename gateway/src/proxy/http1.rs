@@ -18,6 +18,8 @@ use tokio::time::{Instant, Sleep};
 use crate::decision::Answer;
 use crate::drain::Ticket;
 use crate::exchange::Exchange;
+use crate::lane::client::Client;
+use crate::lane::{Admission, After, Lane};
 use crate::proxy::answer;
 use crate::proxy::conn::Conn;
 use crate::proxy::framing::{self, HeadScanner, Violation};
@@ -44,6 +46,7 @@ pub struct HeadLimits {
 pub struct Server {
     pub proxy: Arc<HttpProxy<Proxy>>,
     pub engine: Arc<Engine>,
+    pub lane: Lane,
     pub limits: HeadLimits,
     pub shutdown: watch::Receiver<bool>,
 }
@@ -93,8 +96,23 @@ pub async fn serve(mut conn: Box<Conn>, server: &Server, ticket: &Ticket) -> Out
         };
         first = false;
         let length = if framing.absolute { to_origin_form(&mut conn, length) } else { length };
-        conn.begin(length, framing.body);
         let scope = Scope::new(Arc::clone(&conn.info), Some(framing));
+        match server.lane.admit(&conn.inbox[..length], &framing, &server.engine, &conn.info) {
+            Admission::Granted(passage) => {
+                conn.take_head(length);
+                let client = Client::new(&mut conn, timer.as_mut());
+                let passed = Arc::clone(&scope).run(server.lane.pass(passage, &server.engine, &scope, client));
+                match passed.await {
+                    Some(After::Next) => continue,
+                    Some(After::Goodbye) => conn.close().await,
+                    Some(After::Nothing) | None => {}
+                }
+                return Outcome::Closed;
+            }
+            Admission::Decided(decided) => scope.set_decided(decided),
+            Admission::Unread => {}
+        }
+        conn.begin(length, framing.body);
         let stream: Stream = conn;
         let mut session = ServerSession::new_http1(stream);
         session.set_keepalive(Some(ENGINE_KEEPALIVE_SECONDS));
@@ -162,7 +180,7 @@ async fn arrival(
 
 /// Whether `deadline` has passed. The timer is only ever moved when it fires or is late, so that a
 /// busy connection does not pay for it with every request.
-fn expired(mut timer: Pin<&mut Sleep>, deadline: Instant, context: &mut Context<'_>) -> bool {
+pub(crate) fn expired(mut timer: Pin<&mut Sleep>, deadline: Instant, context: &mut Context<'_>) -> bool {
     if timer.deadline() > deadline {
         timer.as_mut().reset(deadline);
     }

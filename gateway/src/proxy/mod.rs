@@ -13,4 +13,4 @@ mod patience;
 mod respond;
 pub mod scope;
 pub mod transport;
-mod waking;
+pub mod waking;

@@ -5,7 +5,7 @@ use std::future::{Future, poll_fn};
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::decision::TlsPeer;
 use crate::live::LiveRoute;
 use crate::metrics::Listener;
+use crate::proxy::context::Decided;
 use crate::proxy::framing::Framing;
 use crate::proxy::patience::{Patience, Upload};
 use crate::reason::Reason;
@@ -72,6 +73,7 @@ pub struct Scope {
     pub conn: Arc<ConnInfo>,
     /// The framing of an HTTP/1 head; none over HTTP/2.
     pub framing: Option<Framing>,
+    decided: Mutex<Option<Box<Decided>>>,
     stream: OnceLock<Stream>,
     upload: OnceLock<Upload>,
     moved: AtomicU64,
@@ -92,7 +94,17 @@ tokio::task_local! {
 impl Scope {
     pub fn new(conn: Arc<ConnInfo>, framing: Option<Framing>) -> Arc<Self> {
         let (stream, upload, ended) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        Arc::new(Self { conn, framing, stream, upload, moved: AtomicU64::new(0), ended })
+        Arc::new(Self { conn, framing, decided: Mutex::default(), stream, upload, moved: AtomicU64::new(0), ended })
+    }
+
+    /// The request was decided about already.
+    pub fn set_decided(&self, decided: Box<Decided>) {
+        *self.decided.lock().unwrap_or_else(PoisonError::into_inner) = Some(decided);
+    }
+
+    /// What was decided, for whoever serves the request.
+    pub fn take_decided(&self) -> Option<Box<Decided>> {
+        self.decided.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The scope of the request that the current task serves; none outside [`Scope::run`].

@@ -40,7 +40,7 @@ impl Replica {
         let upstreams = Upstreams::new(HashMap::new(), Arc::clone(&metrics));
         let certs = CertStore::open(CertsConfig::default()).expect("certificates");
         let router = Router::default();
-        let table = Publisher::new(router.clone(), upstreams, metrics, certs, Duration::ZERO);
+        let table = Publisher::new(Vec::new(), router.clone(), upstreams, metrics, certs, Duration::ZERO);
         let clock = Arc::new(ManualClock::at(1_000_000));
         let events = Events::new("gateway-service", Encoding::Protobuf, clock.clone());
         let routes = StaticRoutes::new(database.clone(), events, clock, table.clone());

@@ -112,7 +112,7 @@ async fn a_container_that_never_becomes_ready_is_given_up() {
 async fn whoever_is_in_a_container_that_falls_asleep_wakes_it() {
     let scene = Scene::with(quick(), Duration::ZERO);
     let running = |number| record(number, 1, Status::Running, 80);
-    (1..=2).for_each(|number| drop(scene.hear(running(number))));
+    (1..=2).for_each(|number| assert_eq!(scene.hear(running(number)), 1));
     let (used, idle) = (scene.live(1).unwrap(), scene.live(2).unwrap());
     let visit = used.backend().expect("a container").visit();
     // The one that nobody uses first: were it woken as well, it would be asked for first.

@@ -1,0 +1,82 @@
+//! Buffers for what passes from target to client. A request has one only while something is on its way in it.
+
+use std::cell::RefCell;
+use std::io;
+
+use tokio::net::TcpStream;
+
+/// Size of a block, and so the most that an answer's head may have.
+pub const BLOCK_BYTES: usize = 64 * 1024;
+/// Blocks that a thread keeps for the next request.
+const MAX_KEPT_BLOCKS: usize = 32;
+
+thread_local! {
+    static KEPT: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Bytes that were received and not yet sent on.
+#[derive(Debug, Default)]
+pub struct Block {
+    /// Empty until something is received.
+    bytes: Box<[u8]>,
+    start: usize,
+    end: usize,
+}
+
+impl Block {
+    pub fn filled(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.end == BLOCK_BYTES
+    }
+
+    /// Forgets the first `count` bytes.
+    pub fn consume(&mut self, count: usize) {
+        self.start = self.end.min(self.start + count);
+        if self.start == self.end {
+            self.give_back();
+        }
+    }
+
+    /// Receives up to `most` bytes behind those that are there; 0 at the end of the stream, none if nothing has come.
+    pub fn receive(&mut self, stream: &TcpStream, most: u64) -> io::Result<Option<usize>> {
+        if self.bytes.is_empty() {
+            let kept = KEPT.with_borrow_mut(Vec::pop);
+            self.bytes = kept.unwrap_or_else(|| vec![0; BLOCK_BYTES].into());
+        }
+        let end = BLOCK_BYTES.min(self.end.saturating_add(usize::try_from(most).unwrap_or(BLOCK_BYTES)));
+        match stream.try_read(&mut self.bytes[self.end..end]) {
+            Ok(count) => {
+                self.end += count;
+                Ok(Some(count))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if self.start == self.end {
+                    self.give_back();
+                }
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn give_back(&mut self) {
+        (self.start, self.end) = (0, 0);
+        let bytes = std::mem::take(&mut self.bytes);
+        // While its thread ends there is nobody to keep it for.
+        let _ = KEPT.try_with(|kept| {
+            let mut kept = kept.borrow_mut();
+            if !bytes.is_empty() && kept.len() < MAX_KEPT_BLOCKS {
+                kept.push(bytes);
+            }
+        });
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
