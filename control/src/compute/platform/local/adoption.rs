@@ -53,7 +53,9 @@ impl Installation {
         let digest = Sha256::digest(config.data_dir.as_os_str().as_encoded_bytes());
         let installation: String = digest[..4].iter().map(|byte| format!("{byte:02x}")).collect();
         let (tier, bridge) = choose(&config, &installation, digest[4])?;
-        let pool = bridge.as_ref().map_or_else(|| Pool::of_loopback(digest[4]), Pool::of_bridge);
+        let pool = bridge
+            .as_ref()
+            .map_or_else(|| Pool::of_loopback(u16::from_be_bytes([digest[4], digest[5]])), Pool::of_bridge);
         Ok(Self {
             tier,
             containers: config.data_dir.join("containers"),

@@ -97,9 +97,12 @@ impl Pool {
         Self(Ipv4Net::new_assert(bridge.address, bridge.prefix_len).trunc())
     }
 
-    /// A part of the loopback network, which needs no set-up.
-    pub(super) fn of_loopback(seed: u8) -> Self {
-        Self(Ipv4Net::new_assert(Ipv4Addr::new(127, FIRST_CANDIDATE + seed % CANDIDATES, 0, 0), 16))
+    /// A part of the loopback network, which needs no set-up: one of 8192, of a thousand addresses each, so that
+    /// installations on one machine seldom meet.
+    pub(super) fn of_loopback(seed: u16) -> Self {
+        let [high, low] = seed.to_be_bytes();
+        let network = Ipv4Addr::new(127, FIRST_CANDIDATE + high % CANDIDATES, low & 0xfc, 0);
+        Self(Ipv4Net::new_assert(network, 22))
     }
 
     pub(super) fn contains(&self, address: Ipv4Addr) -> bool {
@@ -177,6 +180,14 @@ mod tests {
         assert_eq!(taken, expected, "without the machine's, the network's and the last");
         taken.remove(&Ipv4Addr::new(10, 1, 2, 4));
         assert_eq!(pool.free(&taken), Some(Ipv4Addr::new(10, 1, 2, 4)));
+    }
+
+    #[test]
+    fn loopback_networks_are_many_and_none_is_the_machine_s_own() {
+        let all: BTreeSet<Ipv4Net> = (0..=u16::MAX).map(|seed| Pool::of_loopback(seed).0).collect();
+        assert_eq!(all.len(), 8192);
+        let own = Ipv4Addr::LOCALHOST;
+        assert!(all.iter().all(|network| network.addr().is_loopback() && !network.contains(&own)));
     }
 
     #[test]

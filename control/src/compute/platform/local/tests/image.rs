@@ -77,7 +77,7 @@ async fn an_image_has_its_own_files_alone(here: &Here) {
 }
 
 async fn an_image_that_cannot_run_says_why(here: &Here) {
-    write(here, "ends", r#"{"entry": ["/bin/sh", "-c", "echo about to end; exit 3"]}"#, &[]);
+    write(here, "ends", r#"{"entry": ["/bin/sh", "-c", "echo about to end; exit 3"], "http_port": 3000}"#, &[]);
     write(here, "absent", r#"{"entry": ["/no/such/entry"]}"#, &[]);
     write(here, "silent", r#"{"entry": ["/bin/sh", "-c", "sleep 1000"], "http_port": 3000}"#, &[]);
     let config = Config { ready_timeout: Duration::from_millis(500), ..here.config() };
