@@ -91,7 +91,7 @@ impl ComputeArgs {
         }
     }
 
-    async fn platform(&self, data_dir: &Path) -> Result<Arc<dyn Platform>, Failure> {
+    async fn platform(&self, data_dir: &Path, domain: &HostName) -> Result<Arc<dyn Platform>, Failure> {
         let away = |error: PlatformError| Failure::unavailable(format!("containers: {error}"));
         Ok(match self.platform {
             PlatformSetting::Local => {
@@ -100,7 +100,7 @@ impl ComputeArgs {
             }
             PlatformSetting::Docker => {
                 let socket = self.docker_host.strip_prefix("unix://").unwrap_or(&self.docker_host);
-                Arc::new(DockerPlatform::connect(socket, &self.docker_image).await.map_err(away)?)
+                Arc::new(DockerPlatform::connect(socket, &self.docker_image, domain.as_str()).await.map_err(away)?)
             }
         })
     }
@@ -125,7 +125,7 @@ impl ComputeRole {
         data_dir: &Path,
         around: Surroundings<'_>,
     ) -> Result<Self, Failure> {
-        let platform = args.platform(data_dir).await?;
+        let platform = args.platform(data_dir, around.domain).await?;
         let config = args.config(&place, &around);
         let (clock, publisher) = (place.plane.clock.clone(), COMPUTE.publisher(place.plane));
         let departures = Arc::new(Departures::new(publisher, clock.clone()));

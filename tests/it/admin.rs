@@ -110,7 +110,7 @@ async fn mistakes_in_asking_are_problems_too() {
         ("GET /Metrics", 404, "no such page"),
         ("GET /../etc/passwd", 404, "no such page"),
         ("POST /livez", 405, "GET"),
-        ("DELETE /routes", 405, "GET"),
+        ("DELETE /ports", 405, "GET"),
         ("PUT /tap", 405, "GET"),
         ("BREW /metrics", 405, "GET"),
         ("GET /routes/explain", 400, "say which URL"),

@@ -206,7 +206,7 @@ async fn strangers_add_no_series() {
         ("method", &["GET", "_OTHER"]),
         ("reason", &["no_route"]),
         ("code", &["301", "404"]),
-        ("listener", &["http", "https"]),
+        ("listener", &["dynamic", "http", "https"]),
         ("name", &["localhost"]),
     ] {
         cases.case(label, async { assert!(after.label_values(label).iter().eq(values)) }).await;

@@ -79,6 +79,7 @@ pub const FULL: &[Tool] = &[
     debian("chromium", "chromium", "a test looks at the page of `edd up` with it"),
     debian("dockerd", "docker.io", "containers run in it"),
     debian("podman", "podman", "containers run in it"),
+    debian("busybox", "busybox-static", "an image for them is made of it"),
 ];
 
 /// To compare it with its peers. The peers themselves are not here: a package that starts a server on port 80 is not

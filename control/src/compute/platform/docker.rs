@@ -6,8 +6,8 @@
 //! edd                the network of all: the gateway reaches every container, no container another
 //! ```
 //!
-//! All of it carries [`LABEL`], and nothing without it is touched. What a container should be is kept in a label of its
-//! own, so that this process may die at any point.
+//! All of it carries [`LABEL`], and containers and volumes the name of their installation; nothing else is touched. What
+//! a container should be is kept in a label of its own, so that this process may die at any point.
 
 mod container;
 mod session;
@@ -59,6 +59,8 @@ pub struct DockerPlatform {
     docker: Docker,
     engine: Arc<str>,
     default_image: Arc<str>,
+    /// One engine may serve several.
+    installation: Arc<str>,
     /// As wanted last, where the engine has something older.
     wanted: Arc<Mutex<HashMap<ContainerId, Spec>>>,
     changes: broadcast::Sender<ContainerId>,
@@ -71,11 +73,12 @@ impl fmt::Debug for DockerPlatform {
 }
 
 impl DockerPlatform {
-    /// Finds the engine at the socket `path`, and makes the network. `default_image` is what a tenant gets who names none.
+    /// Finds the engine at the socket `path`, and makes the network. `default_image` is what a tenant gets who names none,
+    /// `installation` a name that no other installation on this engine has.
     ///
     /// # Errors
     /// [`PlatformError::Unavailable`]: nobody answers there.
-    pub async fn connect(path: &str, default_image: &str) -> Result<Self, PlatformError> {
+    pub async fn connect(path: &str, default_image: &str, installation: &str) -> Result<Self, PlatformError> {
         let connect = async {
             let docker = Docker::connect_with_unix(path, ANSWER_TIMEOUT_S, bollard::API_DEFAULT_VERSION)?;
             let docker = docker.negotiate_version().await?;
@@ -92,11 +95,12 @@ impl DockerPlatform {
             docker,
             engine: engine.into(),
             default_image: default_image.into(),
+            installation: installation.into(),
             wanted: Arc::default(),
             changes: broadcast::channel(WATCHED).0,
         };
         platform.ensure_network().await?;
-        tokio::spawn(follow(platform.docker.clone(), platform.changes.downgrade()));
+        tokio::spawn(follow(platform.docker.clone(), Arc::clone(&platform.installation), platform.changes.downgrade()));
         Ok(platform)
     }
 
@@ -125,9 +129,9 @@ impl DockerPlatform {
     async fn inspect(&self, id: ContainerId) -> Result<Option<ContainerInspectResponse>, PlatformError> {
         let options = None::<bollard::query_parameters::InspectContainerOptions>;
         match self.docker.inspect_container(&container::name(id), options).await {
-            Ok(found) if container::is_ours(&found, id) => Ok(Some(found)),
+            Ok(found) if container::is_ours(&found, id, &self.installation) => Ok(Some(found)),
             Ok(_) => Err(PlatformError::Impossible(format!(
-                "the engine has a container {} that is not of edd; rename or remove it",
+                "the engine has a container {} that is not of this installation; rename or remove it",
                 container::name(id)
             ))),
             Err(error) if status(&error) == Some(404) => Ok(None),
@@ -174,12 +178,13 @@ impl DockerPlatform {
         for index in 0..spec.mount_paths.len() {
             let volume = VolumeCreateRequest {
                 name: Some(container::volume(spec.id, index)),
-                labels: Some(container::labels(spec)),
+                labels: Some(container::labels(spec, &self.installation)),
                 ..VolumeCreateRequest::default()
             };
             self.docker.create_volume(volume).await.map_err(unavailable)?;
         }
-        let body = container::body(spec, self.image_name(spec), Ports::of(&image));
+        let labels = container::labels(spec, &self.installation);
+        let body = container::body(spec, self.image_name(spec), labels, Ports::of(&image));
         let options = CreateContainerOptionsBuilder::new().name(&container::name(spec.id)).build();
         match self.docker.create_container(Some(options), body).await {
             Ok(_) => Ok(()),
@@ -337,7 +342,7 @@ impl Platform for DockerPlatform {
         if found.is_some() {
             self.remove(&container::name(id)).await?;
         }
-        let filters = HashMap::from([("label".to_owned(), vec![format!("{LABEL}={id}")])]);
+        let filters = container::filter(Some(id), &self.installation);
         let options = bollard::query_parameters::ListVolumesOptionsBuilder::new().filters(&filters).build();
         let volumes = self.docker.list_volumes(Some(options)).await.map_err(unavailable)?;
         for volume in volumes.volumes.unwrap_or_default() {
@@ -361,7 +366,7 @@ impl Platform for DockerPlatform {
     }
 
     async fn list(&self) -> Result<Vec<Observed>, PlatformError> {
-        let filters = HashMap::from([("label".to_owned(), vec![LABEL.to_owned()])]);
+        let filters = container::filter(None, &self.installation);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
         let found = self.docker.list_containers(Some(options)).await.map_err(unavailable)?;
         let mut listed = Vec::with_capacity(found.len());
@@ -415,12 +420,10 @@ impl Platform for DockerPlatform {
 }
 
 /// Tells of what happens to our containers, until nobody has the platform any more.
-async fn follow(docker: Docker, changes: broadcast::WeakSender<ContainerId>) {
+async fn follow(docker: Docker, installation: Arc<str>, changes: broadcast::WeakSender<ContainerId>) {
     loop {
-        let filters = HashMap::from([
-            ("label".to_owned(), vec![LABEL.to_owned()]),
-            ("type".to_owned(), vec!["container".to_owned()]),
-        ]);
+        let mut filters = container::filter(None, &installation);
+        filters.insert("type".to_owned(), vec!["container".to_owned()]);
         let options = EventsOptionsBuilder::new().filters(&filters).build();
         let mut events = Box::pin(docker.events(Some(options)));
         while let Some(Ok(event)) = events.next().await {
@@ -457,3 +460,6 @@ fn message(error: &Error) -> String {
 fn unavailable(error: Error) -> PlatformError {
     PlatformError::Unavailable(format!("the Docker engine: {}", message(&error)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@ use crate::compute::platform::{Observed, Phase, Spec};
 
 /// What all that is ours carries, and whose it is: a container's id.
 pub(super) const LABEL: &str = "com.eddisonso.edd.container";
+const INSTALLATION_LABEL: &str = "com.eddisonso.edd.installation";
 const OWNER_LABEL: &str = "com.eddisonso.edd.owner";
 /// The [`Spec`] as JSON.
 const SPEC_LABEL: &str = "com.eddisonso.edd.spec";
@@ -75,13 +76,22 @@ impl Ports {
     }
 }
 
-pub(super) fn labels(spec: &Spec) -> HashMap<String, String> {
-    HashMap::from([(LABEL.to_owned(), spec.id.to_string()), (OWNER_LABEL.to_owned(), spec.owner.to_string())])
+pub(super) fn labels(spec: &Spec, installation: &str) -> HashMap<String, String> {
+    HashMap::from([
+        (LABEL.to_owned(), spec.id.to_string()),
+        (INSTALLATION_LABEL.to_owned(), installation.to_owned()),
+        (OWNER_LABEL.to_owned(), spec.owner.to_string()),
+    ])
+}
+
+/// Finds what an installation has, or one container has of it.
+pub(super) fn filter(id: Option<ContainerId>, installation: &str) -> HashMap<String, Vec<String>> {
+    let container = id.map_or_else(|| LABEL.to_owned(), |id| format!("{LABEL}={id}"));
+    HashMap::from([("label".to_owned(), vec![container, format!("{INSTALLATION_LABEL}={installation}")])])
 }
 
 /// What the engine is told to make.
-pub(super) fn body(spec: &Spec, image: &str, ports: Ports) -> ContainerCreateBody {
-    let mut labels = labels(spec);
+pub(super) fn body(spec: &Spec, image: &str, mut labels: HashMap<String, String>, ports: Ports) -> ContainerCreateBody {
     labels.insert(SPEC_LABEL.to_owned(), spec_text(spec));
     labels.insert(HTTP_LABEL.to_owned(), ports.http.to_string());
     if let Some(ssh) = ports.ssh {
@@ -99,7 +109,7 @@ pub(super) fn body(spec: &Spec, image: &str, ports: Ports) -> ContainerCreateBod
     ContainerCreateBody {
         hostname: Some(spec.id.to_string()),
         image: Some(image.to_owned()),
-        env: Some(spec.environment.iter().map(|(name, value)| format!("{name}={value}")).collect()),
+        env: Some(environment(spec)),
         labels: Some(labels),
         host_config: Some(HostConfig {
             memory: Some(memory_bytes),
@@ -121,6 +131,12 @@ pub(super) fn body(spec: &Spec, image: &str, ports: Ports) -> ContainerCreateBod
     }
 }
 
+fn environment(spec: &Spec) -> Vec<String> {
+    let own = [("EDD_CONTAINER_ID", spec.id.as_str()), ("EDD_CONTAINER_NAME", &spec.name)];
+    let wanted = spec.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    wanted.chain(own).map(|(name, value)| format!("{name}={value}")).collect()
+}
+
 fn spec_text(spec: &Spec) -> String {
     serde_json::to_string(spec).expect("a struct of numbers and texts")
 }
@@ -133,8 +149,9 @@ fn labels_of(found: &ContainerInspectResponse) -> Option<&HashMap<String, String
     found.config.as_ref()?.labels.as_ref()
 }
 
-pub(super) fn is_ours(found: &ContainerInspectResponse, id: ContainerId) -> bool {
-    labels_of(found).and_then(id_of) == Some(id)
+pub(super) fn is_ours(found: &ContainerInspectResponse, id: ContainerId, installation: &str) -> bool {
+    let Some(labels) = labels_of(found) else { return false };
+    id_of(labels) == Some(id) && labels.get(INSTALLATION_LABEL).is_some_and(|its| its == installation)
 }
 
 /// What it was made to be.

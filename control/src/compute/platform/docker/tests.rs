@@ -1,0 +1,110 @@
+//! The suite of all platforms, on a dockerd and a podman of our own; with `EDD_TEST_FULL` alone, for engines take their
+//! time.
+
+use std::io::Read;
+use std::path::Path;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use bollard::body_full;
+use bollard::query_parameters::CreateImageOptionsBuilder;
+use edd_servers::engine::{Engine, Kind};
+
+use super::*;
+use crate::compute::platform::conformance::{self, Machine};
+
+const IMAGE: &str = "default";
+/// Makes the image's file tree in the directory `$1`: a shell, its tools and a page.
+const ROOT: &str = r##"
+set -e
+cd "$1"
+mkdir -p bin etc proc root sys tmp www/cgi-bin
+cp "$(command -v busybox)" bin/busybox
+for tool in $(bin/busybox --list); do [ "$tool" = busybox ] || ln -sf busybox "bin/$tool"; done
+echo root:x:0:0:root:/root:/bin/sh > etc/passwd
+cat > www/cgi-bin/index.cgi <<'END'
+#!/bin/sh
+printf 'Content-Type: text/plain\r\n\r\n%s %s\n' "$EDD_CONTAINER_NAME" "$EDD_CONTAINER_ID"
+END
+chmod +x www/cgi-bin/index.cgi
+tar -cf ../image.tar .
+"##;
+
+/// An installation of its own on an engine that all tests share.
+struct Docked {
+    engine: &'static Engine,
+    installation: String,
+}
+
+impl Docked {
+    async fn on(kind: Kind) -> Option<Self> {
+        static ENGINES: [OnceLock<Option<Engine>>; 2] = [OnceLock::new(), OnceLock::new()];
+        static IMAGES: [tokio::sync::OnceCell<()>; 2] = [const { tokio::sync::OnceCell::const_new() }; 2];
+        std::env::var_os("EDD_TEST_FULL")?;
+        let start = || Engine::start(kind).inspect_err(|why| eprintln!("NOT TESTED: {kind:?}: {why}")).ok();
+        let engine = ENGINES[kind as usize].get_or_init(start).as_ref()?;
+        IMAGES[kind as usize].get_or_init(|| import(engine)).await;
+        Some(Self { engine, installation: format!("test-{:016x}", rand::random::<u64>()) })
+    }
+}
+
+/// Nothing can be fetched: the image is made from what this machine has.
+async fn import(engine: &Engine) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let root = folder.path().join("root");
+    std::fs::create_dir(&root).expect("a folder");
+    let made = Command::new("sh").args(["-c", ROOT, "sh"]).arg(&root).status().expect("a shell");
+    assert!(made.success(), "an image needs busybox; Debian: busybox-static");
+    let mut tar = Vec::new();
+    let file = std::fs::File::open(folder.path().join("image.tar"));
+    file.and_then(|mut file| file.read_to_end(&mut tar)).expect("a tarball");
+    let docker = Docker::connect_with_unix(text(&engine.socket()), 60, bollard::API_DEFAULT_VERSION).expect("a socket");
+    let docker = docker.negotiate_version().await.expect("an engine");
+    let changes =
+        ["CMD [\"httpd\", \"-f\", \"-p\", \"80\", \"-h\", \"/www\"]", "EXPOSE 80", "ENV PATH=/bin HOME=/root"];
+    let options = CreateImageOptionsBuilder::new().from_src("-").repo(IMAGE).tag("latest");
+    let options = options.changes(changes.map(str::to_owned).to_vec()).build();
+    let imported: Result<Vec<_>, _> =
+        docker.create_image(Some(options), Some(body_full(tar.into())), None).try_collect().await;
+    imported.expect("an image");
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("temporary folders have plain names")
+}
+
+#[async_trait]
+impl Machine for Docked {
+    async fn open(&self) -> Arc<dyn Platform> {
+        let platform = DockerPlatform::connect(text(&self.engine.socket()), IMAGE, &self.installation).await;
+        Arc::new(platform.expect("an engine"))
+    }
+
+    fn leftovers(&self, id: ContainerId) -> Vec<String> {
+        let socket = format!("unix://{}", self.engine.socket().display());
+        let ask = |words: &[&str]| {
+            let asked = Command::new("docker").args(["--host", &socket]).args(words).output().expect("docker's client");
+            String::from_utf8_lossy(&asked.stdout).lines().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let label = format!("label={LABEL}={id}");
+        let containers = ask(&["ps", "--all", "--quiet", "--filter", &label]);
+        let volumes = ask(&["volume", "ls", "--quiet", "--filter", &label]);
+        [containers, volumes].concat()
+    }
+
+    fn kill_main(&self) -> &'static str {
+        "pkill -9 httpd"
+    }
+}
+
+mod docker {
+    use super::*;
+
+    conformance::suite!(Docked::on(Kind::Docker).await);
+}
+
+mod podman {
+    use super::*;
+
+    conformance::suite!(Docked::on(Kind::Podman).await);
+}
