@@ -21,6 +21,7 @@ mod config;
 mod home;
 mod image;
 mod init;
+mod installation;
 mod launch;
 mod log;
 mod network;
@@ -37,160 +38,32 @@ mod supervisor;
 mod tier;
 mod wire;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::File;
 use std::future::Future;
-use std::io;
-use std::net::Ipv4Addr;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use edd_proto::ContainerId;
-use rustix::process::Signal;
 use tokio::sync::{broadcast, mpsc};
-use tokio_util::sync::CancellationToken;
 
 pub use self::config::{Config, Program};
 pub use self::tier::Tier;
 
 use self::cgroup::Cgroups;
-use self::home::{Ended, Home, Record, Run};
-use self::image::Images;
-use self::network::{Bridge, Pool};
+use self::home::{Ended, Record};
+use self::installation::Installation;
 use super::{Capabilities, Exec, Image, LogQuery, Observed, Phase, Platform, PlatformError, Session, Spec};
 
 /// Ends that a slow watcher may lag behind.
 const WATCHED: usize = 256;
 /// Log lines that wait for their reader.
 const LOG_LINES: usize = 64;
-/// How long a supervisor may take once its container is killed.
-const END_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The local platform.
 #[derive(Clone, Debug)]
-pub struct Local(Arc<Inner>);
-
-#[derive(Debug)]
-struct Inner {
-    config: Config,
-    tier: Tier,
-    /// One directory each.
-    containers: PathBuf,
-    /// Containers that are being removed.
-    trash: PathBuf,
-    images: Images,
-    cgroups: Option<Cgroups>,
-    bridge: Option<Bridge>,
-    pool: Pool,
-    /// All containers that there are.
-    addresses: Mutex<BTreeMap<ContainerId, Ipv4Addr>>,
-    /// What changes a container holds its lock.
-    locks: Mutex<HashMap<ContainerId, Arc<tokio::sync::Mutex<()>>>>,
-    changed: broadcast::Sender<ContainerId>,
-    is_closing: AtomicBool,
-    /// Ends whatever watches for us.
-    closed: CancellationToken,
-    /// One edd at a time.
-    _lock: File,
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        self.closed.cancel();
-    }
-}
-
-impl Inner {
-    fn home(&self, id: ContainerId) -> Home {
-        Home::of(&self.containers, id)
-    }
-
-    fn known(&self, id: ContainerId) -> Result<Record, PlatformError> {
-        self.home(id).record().map_err(broken)?.ok_or(PlatformError::NotFound(id))
-    }
-
-    /// What a container does, by what is on disk and what runs.
-    fn phase(&self, home: &Home) -> io::Result<(Phase, Option<Run>)> {
-        let Some(run) = home.run()? else {
-            let ended = home.ended()?.and_then(|ended| ended.failure);
-            return Ok((ended.map_or(Phase::Stopped, Phase::Failed), None));
-        };
-        if !run.is_alive() {
-            // It writes down how it ended before it ends itself.
-            let failure = match home.ended()? {
-                Some(ended) => ended.failure,
-                None => Some("it was killed from outside".to_owned()),
-            };
-            return Ok((failure.map_or(Phase::Stopped, Phase::Failed), None));
-        }
-        let cgroup = home.plan()?.and_then(|plan| plan.cgroup);
-        if cgroup.is_some_and(|cgroup| cgroup.is_frozen().unwrap_or(false)) {
-            return Ok((Phase::Paused, Some(run)));
-        }
-        Ok((if home.is_ready() { Phase::Running } else { Phase::Stopped }, Some(run)))
-    }
-
-    fn observed(&self, id: ContainerId) -> io::Result<Option<Observed>> {
-        let home = self.home(id);
-        if home.record()?.is_none() {
-            return Ok(None);
-        }
-        let (phase, run) = self.phase(&home)?;
-        let run = run.filter(|_| matches!(phase, Phase::Running | Phase::Paused));
-        let ports = run.as_ref().map(|run| run.ports);
-        Ok(Some(Observed {
-            id,
-            phase,
-            address: run.map(|run| run.address.into()),
-            http_port: ports.map_or(80, |ports| ports.http),
-            ssh_port: ports.and_then(|ports| ports.ssh),
-        }))
-    }
-
-    /// Tells watchers when a container ends.
-    fn watch(&self, id: ContainerId, run: &Run) {
-        let (handle, changed, closed) = (run.supervisor.open(), self.changed.clone(), self.closed.clone());
-        tokio::spawn(async move {
-            if let Some(handle) = handle {
-                tokio::select! {
-                    ended = handle.ended() => if let Err(error) = ended {
-                        tracing::error!(container = %id, %error, "its end cannot be waited for");
-                    },
-                    () = closed.cancelled() => return,
-                }
-            }
-            // Without a watcher there is nobody to tell.
-            let _ = changed.send(id);
-        });
-    }
-
-    /// Ends a container's processes, and waits until nothing of it is left but its directory.
-    async fn end(&self, id: ContainerId, grace: Duration) -> Result<(), PlatformError> {
-        let home = self.home(id);
-        if let Some(run) = home.run().map_err(broken)?.filter(Run::is_alive) {
-            if let Some(cgroup) = home.plan().map_err(broken)?.and_then(|plan| plan.cgroup)
-                && cgroup.is_frozen().map_err(broken)?
-            {
-                cgroup.freeze(false).await.map_err(broken)?;
-            }
-            if let Some(supervisor) = run.supervisor.open() {
-                supervisor.signal(Signal::TERM);
-                if tokio::time::timeout(grace, supervisor.ended()).await.is_err() {
-                    run.init.kill();
-                }
-                if tokio::time::timeout(END_TIMEOUT, supervisor.ended()).await.is_err() {
-                    tracing::error!(container = %id, "its supervisor does not end, and is killed");
-                    supervisor.signal(Signal::KILL);
-                }
-            }
-        }
-        adoption::tidy(&home).await.map_err(broken)
-    }
-}
+pub struct Local(Arc<Installation>);
 
 impl Local {
     /// Runs `action` for one container, after what is already under way with it, and to its end even when the caller
@@ -198,7 +71,7 @@ impl Local {
     async fn alone<T, F>(
         &self,
         id: ContainerId,
-        action: impl FnOnce(Arc<Inner>) -> F + Send,
+        action: impl FnOnce(Arc<Installation>) -> F + Send,
     ) -> Result<T, PlatformError>
     where
         F: Future<Output = Result<T, PlatformError>> + Send + 'static,
@@ -217,7 +90,7 @@ impl Local {
     }
 
     /// Removes locks that nobody holds of containers that are gone.
-    fn forget(inner: &Inner, id: ContainerId) {
+    fn forget(inner: &Installation, id: ContainerId) {
         locked(&inner.addresses).remove(&id);
         locked(&inner.locks).retain(|known, lock| *known != id || Arc::strong_count(lock) > 2);
     }
@@ -386,21 +259,6 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, PlatformError> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| PlatformError::Unavailable(format!("a task of the platform failed: {error}")))?
-}
-
-impl Inner {
-    /// An address that no container has.
-    fn take_address(&self, id: ContainerId) -> Result<Ipv4Addr, PlatformError> {
-        let mut addresses = locked(&self.addresses);
-        if let Some(address) = addresses.get(&id) {
-            return Ok(*address);
-        }
-        let taken: BTreeSet<Ipv4Addr> = addresses.values().copied().collect();
-        let free = self.pool.free(&taken);
-        let address = free.ok_or_else(|| PlatformError::Unavailable("all addresses are taken".to_owned()))?;
-        addresses.insert(id, address);
-        Ok(address)
-    }
 }
 
 #[cfg(test)]

@@ -18,10 +18,11 @@ use super::cgroup::Cgroups;
 use super::config::Config;
 use super::home::{self, Ended, Home, Record, Run};
 use super::image::Images;
+use super::installation::Installation;
 use super::network::{Bridge, Pool};
 use super::process::{self, ProcessId};
 use super::tier::Tier;
-use super::{Inner, Local, WATCHED, blocking, broken, launch, locked};
+use super::{Local, WATCHED, blocking, broken, launch, locked};
 use crate::compute::platform::PlatformError;
 
 /// How long an edd that is about to end may keep its containers.
@@ -40,14 +41,14 @@ impl Local {
         let lock = home::lock(&containers.join("lock"), LOCK_TIMEOUT).await.map_err(failed)?;
         let lock =
             lock.ok_or_else(|| broken(format!("another edd runs the containers in {}", containers.display())))?;
-        let inner = blocking(move || Inner::open(Config { data_dir, ..config }, lock)).await?;
+        let inner = blocking(move || Installation::open(Config { data_dir, ..config }, lock)).await?;
         let inner = Arc::new(inner);
         inner.adopt().await?;
         Ok(Self(inner))
     }
 }
 
-impl Inner {
+impl Installation {
     fn open(config: Config, lock: File) -> Result<Self, PlatformError> {
         let digest = Sha256::digest(config.data_dir.as_os_str().as_encoded_bytes());
         let installation: String = digest[..4].iter().map(|byte| format!("{byte:02x}")).collect();
@@ -180,7 +181,7 @@ fn kill_labelled(id: &ContainerId) {
 }
 
 /// Stops every container, and takes back what the installation has of the machine.
-pub(super) async fn end_all(inner: &Arc<Inner>, grace: Duration) {
+pub(super) async fn end_all(inner: &Arc<Installation>, grace: Duration) {
     let ids: Vec<ContainerId> = locked(&inner.addresses).keys().copied().collect();
     let mut stopping = JoinSet::new();
     for id in ids {

@@ -15,10 +15,11 @@ use tokio::net::TcpStream;
 use super::cgroup::Limits;
 use super::home::{Ended, Home, Plan, Record, Run};
 use super::image::Prepared;
+use super::installation::Installation;
 use super::process::ProcessId;
 use super::supervisor::Report;
 use super::tier::Tier;
-use super::{Inner, adoption, blocking, broken, role, wire};
+use super::{adoption, blocking, broken, role, wire};
 use crate::compute::platform::{Phase, PlatformError};
 
 /// How long a supervisor may take until it reports.
@@ -35,7 +36,7 @@ pub(super) const ID_VARIABLE: &str = "EDD_CONTAINER_ID";
 /// Where the system's programs are, whatever the shell of whoever started edd knows.
 pub(super) const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-impl Inner {
+impl Installation {
     /// Starts it unless it runs. A container that cannot run is `Failed` afterwards, which is no error of ours.
     pub(super) async fn start(self: &Arc<Self>, id: ContainerId) -> Result<(), PlatformError> {
         let (record, home) = (self.known(id)?, self.home(id));

@@ -3,8 +3,10 @@
 mod image;
 mod isolation;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::home::{Home, Run};
 use super::*;
 use crate::compute::platform::conformance::{self, Machine};
 
