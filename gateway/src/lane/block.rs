@@ -2,7 +2,10 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
 /// Size of a block, and so the most that an answer's head may have.
@@ -40,26 +43,28 @@ impl Block {
         }
     }
 
-    /// Receives up to `most` bytes behind those that are there; 0 at the end of the stream, none if nothing has come.
-    pub fn receive(&mut self, stream: &TcpStream, most: u64) -> io::Result<Option<usize>> {
+    /// Receives up to `most` bytes behind those that are there; ready with 0 at the end of the stream.
+    pub fn poll_receive(
+        &mut self,
+        stream: &mut TcpStream,
+        most: u64,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        // Who waits has no block, unless there is something in it.
+        ready!(stream.poll_read_ready(context))?;
         if self.bytes.is_empty() {
             let kept = KEPT.with_borrow_mut(Vec::pop);
             self.bytes = kept.unwrap_or_else(|| vec![0; BLOCK_BYTES].into());
         }
         let end = BLOCK_BYTES.min(self.end.saturating_add(usize::try_from(most).unwrap_or(BLOCK_BYTES)));
-        match stream.try_read(&mut self.bytes[self.end..end]) {
-            Ok(count) => {
-                self.end += count;
-                Ok(Some(count))
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if self.start == self.end {
-                    self.give_back();
-                }
-                Ok(None)
-            }
-            Err(error) => Err(error),
+        let mut unfilled = ReadBuf::new(&mut self.bytes[self.end..end]);
+        let polled = Pin::new(stream).poll_read(context, &mut unfilled);
+        let count = unfilled.filled().len();
+        self.end += count;
+        if self.start == self.end {
+            self.give_back();
         }
+        polled.map_ok(|()| count)
     }
 
     fn give_back(&mut self) {

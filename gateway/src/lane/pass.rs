@@ -1,7 +1,7 @@
 //! One request's way through the lane.
 
 use std::sync::Arc;
-use std::task::{Poll, ready};
+use std::task;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -20,6 +20,7 @@ use crate::live::{Backend, LiveRoute};
 use crate::policy::forwarding::X_REQUEST_ID;
 use crate::policy::header_edits;
 use crate::proxy::answer;
+use crate::proxy::conn::Conn;
 use crate::proxy::context::{Context, Engine};
 use crate::proxy::framing::HeadScanner;
 use crate::proxy::scope::Scope;
@@ -83,13 +84,13 @@ impl Lane {
     ) -> Result<Begun, Failure> {
         let mut tries = 1;
         loop {
-            let target = self.reach(&asked.live, context, engine, client, tries > 1).await?;
+            let mut target = self.reach(&asked.live, context, engine, client, tries > 1).await?;
             let may_be_stale = target.is_used && asked.request.is_idempotent() && tries < MAX_TRIES;
             let timeouts = &asked.live.route.timeouts;
             let mut began = false;
             let heard = async {
                 target.send(head, timeouts, client).await?;
-                hear(&target, &asked.request.method, timeouts, client, &mut began).await
+                hear(&mut target, &asked.request.method, timeouts, client, &mut began).await
             };
             match heard.await {
                 Ok((block, head_bytes, response)) => return Ok(Begun { target, response, block, head_bytes }),
@@ -109,7 +110,7 @@ impl Lane {
         engine: &Engine,
         client: &mut Client<'_>,
     ) -> Result<After, Failure> {
-        let Begun { target, response, mut block, head_bytes } = begun;
+        let Begun { mut target, response, mut block, head_bytes } = begun;
         context.exchange.status = Some(response.status);
         context.exchange.upstream_seconds = context.upstream_since.map(|since| since.elapsed().as_secs_f64());
         if let Some(scope) = &context.scope {
@@ -120,7 +121,7 @@ impl Lane {
         let head = response.for_client(&block.filled()[..head_bytes], &Changes::of(&ops), is_last);
         block.consume(head_bytes);
         let patience = asked.live.route.timeouts.read;
-        let mut transfer = Transfer { client, target: &target.stream, patience, context, has_begun: false };
+        let mut transfer = Transfer { client, target: &mut target.stream, patience, context, has_begun: false };
         match transfer.run(head, block, response.body).await {
             Ok(is_clean) => {
                 if is_clean && response.keeps_alive {
@@ -150,7 +151,7 @@ fn edits(live: &LiveRoute, id: &RequestId) -> HeaderOps {
 
 /// Waits for the head of the final answer; notes when anything came at all.
 async fn hear(
-    target: &Target,
+    target: &mut Target,
     method: &Method,
     timeouts: &Timeouts,
     client: &mut Client<'_>,
@@ -193,16 +194,16 @@ fn invalid(malformed: Malformed) -> Failure {
 }
 
 /// Receives more of the answer's head.
-async fn more(block: &mut Block, target: &Target, timeouts: &Timeouts, client: &mut Client<'_>) -> Result<(), Failure> {
+async fn more(
+    block: &mut Block,
+    target: &mut Target,
+    timeouts: &Timeouts,
+    client: &mut Client<'_>,
+) -> Result<(), Failure> {
     let closed = || Failure::new(Reason::UpstreamClosed, "the target closed the connection before it answered");
-    let received = client.attend(timeouts.read, |_, context| {
-        loop {
-            ready!(target.stream.poll_read_ready(context))?;
-            if let Some(count) = block.receive(&target.stream, u64::MAX)? {
-                return Poll::Ready(std::io::Result::Ok(count));
-            }
-        }
-    });
+    let receive =
+        |_: &mut Conn, context: &mut task::Context<'_>| block.poll_receive(&mut target.stream, u64::MAX, context);
+    let received = client.attend(timeouts.read, receive);
     match received.await {
         Ok(Ok(1..)) => Ok(()),
         Ok(Ok(0) | Err(_)) => Err(closed()),

@@ -1,8 +1,9 @@
 //! The body of an answer, from its target to the client. What one does not take, the other is not asked for: a body of
 //! any length passes through one block or one pipe.
 
+use std::future::poll_fn;
 use std::io;
-use std::task::{Poll, ready};
+use std::task::{self, Poll, ready};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -15,6 +16,7 @@ use crate::lane::client::{Client, Interruption};
 use crate::lane::pipe::Pipe;
 use crate::lane::response::Body;
 use crate::proxy::chunks::ChunkScanner;
+use crate::proxy::conn::Conn;
 use crate::proxy::context::Context;
 use crate::proxy::engine::CLIENT_WRITE_TIMEOUT;
 use crate::reason::Reason;
@@ -78,7 +80,7 @@ impl Framer {
 /// A body on its way.
 pub struct Transfer<'t, 'c> {
     pub client: &'t mut Client<'c>,
-    pub target: &'t TcpStream,
+    pub target: &'t mut TcpStream,
     /// Without a byte from the target.
     pub patience: Duration,
     pub context: &'t mut Context,
@@ -93,7 +95,7 @@ impl Transfer<'_, '_> {
         let mut framer = Framer::new(body);
         if block.filled().is_empty() && !framer.is_done() {
             // The body often follows at once, and then leaves with the head.
-            self.receive_at_once(&mut block, &framer)?;
+            self.receive_at_once(&mut block, &framer).await?;
         }
         let mut head = &head[..];
         loop {
@@ -146,28 +148,24 @@ impl Transfer<'_, '_> {
         }
     }
 
-    fn receive_at_once(&mut self, block: &mut Block, framer: &Framer) -> Result<(), Failure> {
-        match block.receive(self.target, framer.wanted()) {
+    async fn receive_at_once(&mut self, block: &mut Block, framer: &Framer) -> Result<(), Failure> {
+        let received = poll_fn(|context| Poll::Ready(block.poll_receive(self.target, framer.wanted(), context)));
+        match received.await {
             // An end is found again by whoever waits for more.
-            Ok(_) => Ok(()),
-            Err(_) => Err(Failure::new(Reason::UpstreamClosed, "the connection broke within the answer")),
+            Poll::Ready(Ok(_)) | Poll::Pending => Ok(()),
+            Poll::Ready(Err(_)) => Err(broken()),
         }
     }
 
     /// Waits for more of the body; 0 at the end of the connection.
     async fn receive(&mut self, block: &mut Block, framer: &Framer) -> Result<usize, Failure> {
-        let target = self.target;
-        let received = self.client.attend(self.patience, |_, context| {
-            loop {
-                ready!(target.poll_read_ready(context))?;
-                if let Some(count) = block.receive(target, framer.wanted())? {
-                    return Poll::Ready(io::Result::Ok(count));
-                }
-            }
-        });
+        let target = &mut *self.target;
+        let receive =
+            |_: &mut Conn, context: &mut task::Context<'_>| block.poll_receive(target, framer.wanted(), context);
+        let received = self.client.attend(self.patience, receive);
         match received.await {
             Ok(Ok(count)) => Ok(count),
-            Ok(Err(_)) => Err(Failure::new(Reason::UpstreamClosed, "the connection broke within the answer")),
+            Ok(Err(_)) => Err(broken()),
             Err(interruption) => Err(target_failure(interruption)),
         }
     }
@@ -190,7 +188,7 @@ impl Transfer<'_, '_> {
     }
 
     async fn fill(&mut self, pipe: &mut Pipe, left: u64) -> Result<usize, Failure> {
-        let target = self.target;
+        let target = &*self.target;
         let filled = self.client.attend(self.patience, |_, context| {
             loop {
                 ready!(target.poll_read_ready(context))?;
@@ -202,7 +200,7 @@ impl Transfer<'_, '_> {
         });
         match filled.await {
             Ok(Ok(count)) => Ok(count),
-            Ok(Err(_)) => Err(Failure::new(Reason::UpstreamClosed, "the connection broke within the answer")),
+            Ok(Err(_)) => Err(broken()),
             Err(interruption) => Err(target_failure(interruption)),
         }
     }
@@ -223,6 +221,10 @@ impl Transfer<'_, '_> {
         let gone = || Failure::new(Reason::ClientClosed, "the client left");
         drained.await.map_err(|_| gone())?.map_err(|_| gone())
     }
+}
+
+fn broken() -> Failure {
+    Failure::new(Reason::UpstreamClosed, "the connection broke within the answer")
 }
 
 /// What it means that a wait for the target was interrupted.
