@@ -120,7 +120,8 @@ async fn a_gateway_starts_without_broker_and_database() {
     let mut edd = gateway.clone().env("DATABASE_URL", "postgres://edd:secret@127.0.0.1:9/gateway").start().await;
     assert_eq!(edd.get("a.test", "/").await.status, 301);
     assert_eq!(edd.admin("/readyz").await.status, 200);
-    edd.wait_log("why users are not known", |line| line.text.contains("users and containers are not followed yet")).await;
+    edd.wait_log("why users are not known", |line| line.text.contains("users and containers are not followed yet"))
+        .await;
     edd.signal(Signal::TERM);
     assert_eq!(edd.wait_exit().await.code(), Some(0));
     assert!(!edd.log().iter().any(|line| line.text.contains("secret")));

@@ -7,6 +7,7 @@
 mod conformance;
 pub mod docker;
 pub mod local;
+mod spec;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;

@@ -3,14 +3,16 @@
 //! ```text
 //! edd-<id>           the container; made anew for each start, so that only its volumes outlive a stop
 //! edd-<id>-<n>       its n-th volume
-//! edd                the network of all: the gateway reaches every container, no container another
+//! edd-<hash>         the installation's network: the gateway reaches every container, no container another
 //! ```
 //!
-//! All of it carries [`LABEL`], and containers and volumes the name of their installation; nothing else is touched. What
-//! a container should be is kept in a label of its own, so that this process may die at any point.
+//! All of it carries labels of ours with the name of the installation, and nothing without them is touched. What a
+//! container should be is kept in a label as well, so that this process may die at any point.
 
 mod container;
+mod network;
 mod session;
+mod watch;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,11 +23,10 @@ use async_trait::async_trait;
 use bollard::Docker;
 use bollard::container::LogOutput;
 use bollard::errors::Error;
-use bollard::models::{ContainerInspectResponse, NetworkCreateRequest, VolumeCreateRequest};
+use bollard::models::{ContainerInspectResponse, VolumeCreateRequest};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, EventsOptionsBuilder, ListContainersOptionsBuilder,
-    ListImagesOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptionsBuilder,
-    StopContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
+    LogsOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptionsBuilder, StopContainerOptionsBuilder,
 };
 use bytes::Bytes;
 use edd_proto::ContainerId;
@@ -34,15 +35,13 @@ use tokio::net::TcpStream;
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::Instant;
 
-use self::container::{LABEL, NETWORK, Ports};
+use self::container::Ports;
 use super::{Capabilities, Exec, Image, LogQuery, Observed, Phase, Platform, PlatformError, PullPolicy, Session, Spec};
 
 /// Longest wait for one answer of the engine, seconds.
 const ANSWER_TIMEOUT_S: u64 = 120;
 /// Changes that a slow watcher may fall behind by.
 const WATCHED: usize = 1024;
-/// Pause before the engine's events are asked for again.
-const WATCH_PAUSE: Duration = Duration::from_secs(2);
 /// How long a container that runs may take until its HTTP port answers; then it counts as running all the same, since
 /// not everything speaks HTTP.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -58,6 +57,8 @@ const MAX_LINE_BYTES: usize = 16 * 1024;
 pub struct DockerPlatform {
     docker: Docker,
     engine: Arc<str>,
+    /// Its id.
+    network: Arc<str>,
     default_image: Arc<str>,
     /// One engine may serve several.
     installation: Arc<str>,
@@ -91,38 +92,22 @@ impl DockerPlatform {
         let (docker, version) = connect.await.map_err(away)?;
         let name = version.platform.map(|platform| platform.name).filter(|name| !name.is_empty());
         let engine = format!("{} {}", name.as_deref().unwrap_or("Docker"), version.version.unwrap_or_default());
+        let network = network::ensure(&docker, installation).await?;
         let platform = Self {
             docker,
+            network: network.into(),
             engine: engine.into(),
             default_image: default_image.into(),
             installation: installation.into(),
             wanted: Arc::default(),
             changes: broadcast::channel(WATCHED).0,
         };
-        platform.ensure_network().await?;
-        tokio::spawn(follow(platform.docker.clone(), Arc::clone(&platform.installation), platform.changes.downgrade()));
+        tokio::spawn(watch::follow(
+            platform.docker.clone(),
+            Arc::clone(&platform.installation),
+            platform.changes.downgrade(),
+        ));
         Ok(platform)
-    }
-
-    async fn ensure_network(&self) -> Result<(), PlatformError> {
-        let network = NetworkCreateRequest {
-            name: NETWORK.to_owned(),
-            driver: Some("bridge".to_owned()),
-            // Tenants do not reach one another's containers.
-            options: Some(HashMap::from([("com.docker.network.bridge.enable_icc".to_owned(), "false".to_owned())])),
-            labels: Some(HashMap::from([(LABEL.to_owned(), "network".to_owned())])),
-            ..NetworkCreateRequest::default()
-        };
-        match self.docker.inspect_network(NETWORK, None::<bollard::query_parameters::InspectNetworkOptions>).await {
-            Ok(_) => Ok(()),
-            Err(error) if status(&error) == Some(404) => match self.docker.create_network(network).await {
-                Ok(_) => Ok(()),
-                // Another one was quicker.
-                Err(error) if status(&error) == Some(409) => Ok(()),
-                Err(error) => Err(unavailable(error)),
-            },
-            Err(error) => Err(unavailable(error)),
-        }
     }
 
     /// What the engine has under the name, if it is ours.
@@ -149,6 +134,9 @@ impl DockerPlatform {
         let found = match self.docker.inspect_image(name).await {
             Ok(image) => Some(image),
             Err(error) if status(&error) == Some(404) => None,
+            Err(error) if status(&error) == Some(400) => {
+                return Err(PlatformError::Impossible(format!("{name} is no name of an image: {}", message(&error))));
+            }
             Err(error) => return Err(unavailable(error)),
         };
         match (found, spec.pull) {
@@ -184,7 +172,7 @@ impl DockerPlatform {
             self.docker.create_volume(volume).await.map_err(unavailable)?;
         }
         let labels = container::labels(spec, &self.installation);
-        let body = container::body(spec, self.image_name(spec), labels, Ports::of(&image));
+        let body = container::body(spec, self.image_name(spec), &self.network, labels, Ports::of(&image));
         let options = CreateContainerOptionsBuilder::new().name(&container::name(spec.id)).build();
         match self.docker.create_container(Some(options), body).await {
             Ok(_) => Ok(()),
@@ -260,6 +248,7 @@ impl Platform for DockerPlatform {
     }
 
     async fn ensure(&self, spec: &Spec) -> Result<(), PlatformError> {
+        super::spec::check(spec)?;
         self.want(spec.id, Some(spec));
         match self.inspect(spec.id).await? {
             None => self.create(spec).await,
@@ -417,29 +406,6 @@ impl Platform for DockerPlatform {
 
     /// The engine's containers go on.
     async fn shutdown(&self, _: Duration) {}
-}
-
-/// Tells of what happens to our containers, until nobody has the platform any more.
-async fn follow(docker: Docker, installation: Arc<str>, changes: broadcast::WeakSender<ContainerId>) {
-    loop {
-        let mut filters = container::filter(None, &installation);
-        filters.insert("type".to_owned(), vec!["container".to_owned()]);
-        let options = EventsOptionsBuilder::new().filters(&filters).build();
-        let mut events = Box::pin(docker.events(Some(options)));
-        while let Some(Ok(event)) = events.next().await {
-            let Some(changes) = changes.upgrade() else { return };
-            let labels = event.actor.and_then(|actor| actor.attributes).unwrap_or_default();
-            let ends = matches!(event.action.as_deref(), Some("die" | "oom" | "destroy" | "stop"));
-            if let Some(id) = container::id_of(&labels).filter(|_| ends) {
-                // Nobody may be watching.
-                let _ = changes.send(id);
-            }
-        }
-        if changes.strong_count() == 0 {
-            return;
-        }
-        tokio::time::sleep(WATCH_PAUSE).await;
-    }
 }
 
 fn status(error: &Error) -> Option<u16> {

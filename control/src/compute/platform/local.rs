@@ -33,7 +33,6 @@ mod rootfs;
 mod session;
 mod sessions;
 mod signal;
-mod spec;
 mod supervisor;
 mod tier;
 mod wire;
@@ -123,7 +122,7 @@ impl Platform for Local {
     }
 
     async fn ensure(&self, spec: &Spec) -> Result<(), PlatformError> {
-        spec::check(spec)?;
+        super::spec::check(spec)?;
         self.0.images.check(&spec.image)?;
         let (id, spec) = (spec.id, spec.clone());
         self.alone(id, move |inner| async move {

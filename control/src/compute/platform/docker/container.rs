@@ -12,13 +12,12 @@ use crate::compute::platform::{Observed, Phase, Spec};
 
 /// What all that is ours carries, and whose it is: a container's id.
 pub(super) const LABEL: &str = "com.eddisonso.edd.container";
-const INSTALLATION_LABEL: &str = "com.eddisonso.edd.installation";
+pub(super) const INSTALLATION_LABEL: &str = "com.eddisonso.edd.installation";
 const OWNER_LABEL: &str = "com.eddisonso.edd.owner";
 /// The [`Spec`] as JSON.
 const SPEC_LABEL: &str = "com.eddisonso.edd.spec";
 const HTTP_LABEL: &str = "com.eddisonso.edd.http-port";
 const SSH_LABEL: &str = "com.eddisonso.edd.ssh-port";
-pub(super) const NETWORK: &str = "edd";
 
 /// Processes and threads of a container.
 const MAX_PROCESSES: i64 = 512;
@@ -91,7 +90,13 @@ pub(super) fn filter(id: Option<ContainerId>, installation: &str) -> HashMap<Str
 }
 
 /// What the engine is told to make.
-pub(super) fn body(spec: &Spec, image: &str, mut labels: HashMap<String, String>, ports: Ports) -> ContainerCreateBody {
+pub(super) fn body(
+    spec: &Spec,
+    image: &str,
+    network: &str,
+    mut labels: HashMap<String, String>,
+    ports: Ports,
+) -> ContainerCreateBody {
     labels.insert(SPEC_LABEL.to_owned(), spec_text(spec));
     labels.insert(HTTP_LABEL.to_owned(), ports.http.to_string());
     if let Some(ssh) = ports.ssh {
@@ -117,7 +122,7 @@ pub(super) fn body(spec: &Spec, image: &str, mut labels: HashMap<String, String>
             memory_swap: Some(memory_bytes),
             nano_cpus: Some(i64::from(spec.cpu_millis) * 1_000_000),
             pids_limit: Some(MAX_PROCESSES),
-            network_mode: Some(NETWORK.to_owned()),
+            network_mode: Some(network.to_owned()),
             cap_drop: Some(vec!["ALL".to_owned()]),
             cap_add: Some(CAPABILITIES.map(str::to_owned).to_vec()),
             mounts: Some(mounts.collect()),
@@ -170,7 +175,8 @@ pub(super) fn observed(id: ContainerId, found: &ContainerInspectResponse) -> Obs
     let port = |label| labels_of(found).and_then(|labels| labels.get(label)).and_then(|port| port.parse().ok());
     let phase = phase(found);
     let networks = found.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
-    let endpoint = networks.and_then(|networks| networks.get(NETWORK));
+    // It is in one alone.
+    let endpoint = networks.and_then(|networks| networks.values().next());
     let address = endpoint.and_then(|endpoint| endpoint.ip_address.as_deref()).and_then(|ip| ip.parse().ok());
     Observed {
         id,

@@ -10,6 +10,7 @@ use bollard::body_full;
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use edd_servers::engine::{Engine, Kind};
 
+use super::container::LABEL;
 use super::*;
 use crate::compute::platform::conformance::{self, Machine};
 
@@ -90,6 +91,10 @@ impl Machine for Docked {
         let containers = ask(&["ps", "--all", "--quiet", "--filter", &label]);
         let volumes = ask(&["volume", "ls", "--quiet", "--filter", &label]);
         [containers, volumes].concat()
+    }
+
+    fn outlives_edd(&self) -> bool {
+        true
     }
 
     fn kill_main(&self) -> &'static str {

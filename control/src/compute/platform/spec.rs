@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path};
 
-use crate::compute::platform::{PlatformError, Spec};
+use super::{PlatformError, Spec};
 
 /// A shell and the first process need this much.
 const MIN_MEMORY_MB: u32 = 32;
