@@ -54,8 +54,9 @@ async fn serve(args: UpArgs) -> Outcome {
     if first_password.is_none() {
         services.auth.log_first_password();
     }
+    let isolation = services.compute.compute.service().platform().capabilities().isolation;
     let outcome = gateway::serve(run, bind, parts, |addresses| {
-        announce(addresses, &domain, &routes, first_password.as_ref());
+        announce(addresses, &domain, &routes, first_password.as_ref(), &isolation);
     });
     let outcome = outcome.await;
     services.stop().await;
@@ -154,7 +155,13 @@ fn write_example(data_dir: &Path) -> Result<PathBuf, Failure> {
     Ok(path)
 }
 
-fn announce(addresses: &Addresses, domain: &HostName, routes: &Path, first: Option<&FirstPassword>) {
+fn announce(
+    addresses: &Addresses,
+    domain: &HostName,
+    routes: &Path,
+    first: Option<&FirstPassword>,
+    isolation: &str,
+) {
     let (http, https) = (addresses.http.port(), addresses.https.port());
     println!("edd {} is up\n", env!("CARGO_PKG_VERSION"));
     println!("  http://demo.{domain}:{http}/        the demo service, in plain HTTP");
@@ -165,6 +172,7 @@ fn announce(addresses: &Addresses, domain: &HostName, routes: &Path, first: Opti
         let username = username.as_str();
         println!("              sign in as {username}, password {password} (shown only now)");
     }
+    println!("  containers  http://<id>.compute.{domain}:{http}/ (isolation: {isolation})");
     println!("  routes      {} (edit it: changes are live at once)", routes.display());
     println!("  local CA    `edd certs trust` makes browsers on this machine accept its certificates");
     println!("  requests    `edd tap` follows them, `edd routes explain URL` tells which route takes one\n");

@@ -105,7 +105,7 @@ impl Platform for Local {
             Tier::Root if limits_memory && limits_cpu => "root namespaces with control groups",
             Tier::Root => "root namespaces, without all limits",
             Tier::User => "user namespaces on this machine's network, without limits",
-            Tier::Plain => "none: plain child processes, no isolation, without limits",
+            Tier::Plain => "none, plain child processes without limits",
         };
         Capabilities {
             platform: "local",
