@@ -155,13 +155,7 @@ fn write_example(data_dir: &Path) -> Result<PathBuf, Failure> {
     Ok(path)
 }
 
-fn announce(
-    addresses: &Addresses,
-    domain: &HostName,
-    routes: &Path,
-    first: Option<&FirstPassword>,
-    isolation: &str,
-) {
+fn announce(addresses: &Addresses, domain: &HostName, routes: &Path, first: Option<&FirstPassword>, isolation: &str) {
     let (http, https) = (addresses.http.port(), addresses.https.port());
     println!("edd {} is up\n", env!("CARGO_PKG_VERSION"));
     println!("  http://demo.{domain}:{http}/        the demo service, in plain HTTP");

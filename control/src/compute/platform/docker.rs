@@ -305,9 +305,17 @@ impl Platform for DockerPlatform {
         let grace_s = i32::try_from(grace.as_secs()).unwrap_or(i32::MAX);
         let options = StopContainerOptionsBuilder::new().t(grace_s).build();
         match self.docker.stop_container(&name, Some(options)).await {
-            Ok(()) => Ok(()),
-            Err(error) if matches!(status(&error), Some(304 | 404)) => Ok(()),
-            Err(error) => Err(unavailable(error)),
+            Ok(()) => {}
+            Err(error) if matches!(status(&error), Some(304 | 404)) => {}
+            Err(error) => return Err(unavailable(error)),
+        }
+        // One that has ended looks the same whether it was told to or not. One that was never started is stopped.
+        match self.wanted(id).or_else(|| container::spec(&found)) {
+            Some(spec) if !container::is_fresh(&found, &spec) => {
+                self.remove(&name).await?;
+                self.create(&spec).await
+            }
+            _ => Ok(()),
         }
     }
 
@@ -374,7 +382,7 @@ impl Platform for DockerPlatform {
         if container::observed(id, &self.ours(id).await?).phase != Phase::Running {
             return Err(PlatformError::WrongPhase(format!("{id} does not run")));
         }
-        session::open(&self.docker, &container::name(id), exec).await.map_err(unavailable)
+        session::open(&self.docker, &container::name(id), exec).await
     }
 
     async fn logs(&self, id: ContainerId, query: LogQuery) -> Result<mpsc::Receiver<Bytes>, PlatformError> {

@@ -197,8 +197,6 @@ fn phase(found: &ContainerInspectResponse) -> Phase {
         Some(Status::EXITED | Status::DEAD) if state.oom_killed == Some(true) => {
             Phase::Failed("it ran out of memory".to_owned())
         }
-        // Ended by SIGTERM or SIGKILL, which is how it is stopped, or of its own will after SIGTERM.
-        Some(Status::EXITED) if matches!(code, 0 | 137 | 143) => Phase::Stopped,
         Some(Status::EXITED | Status::DEAD) => {
             let error = state.error.filter(|error| !error.is_empty()).map(|error| format!(": {error}"));
             Phase::Failed(format!("its main process ended with code {code}{}", error.unwrap_or_default()))
@@ -223,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_was_asked_for_is_no_failure() {
+    fn an_end_that_nobody_asked_for_is_a_failure() {
         let phase = |status, code, oom_killed| {
             let state = ContainerState {
                 status: Some(status),
@@ -234,8 +232,7 @@ mod tests {
             phase(&ContainerInspectResponse { state: Some(state), ..ContainerInspectResponse::default() })
         };
         use ContainerStateStatusEnum as Status;
-        assert_eq!(phase(Status::EXITED, 0, false), Phase::Stopped);
-        assert_eq!(phase(Status::EXITED, 143, false), Phase::Stopped);
+        assert!(matches!(phase(Status::EXITED, 0, false), Phase::Failed(why) if why.contains("code 0")));
         assert!(matches!(phase(Status::EXITED, 1, false), Phase::Failed(why) if why.contains("code 1")));
         assert!(matches!(phase(Status::EXITED, 137, true), Phase::Failed(why) if why.contains("memory")));
         assert_eq!(phase(Status::CREATED, 0, false), Phase::Stopped);

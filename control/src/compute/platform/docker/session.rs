@@ -4,6 +4,7 @@
 //! is a second, short session that finds them by it.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use bollard::Docker;
 use bollard::container::LogOutput;
@@ -15,8 +16,12 @@ use rand::RngExt;
 
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
-use crate::compute::platform::{Exec, Exit, Input, MAX_PIECE_BYTES, Output, SESSION_PIECES, Session, Size};
+use super::unavailable;
+use crate::compute::platform::{
+    Exec, Exit, Input, MAX_PIECE_BYTES, Output, PlatformError, SESSION_PIECES, Session, Size,
+};
 
 /// The variable that marks the processes of a session.
 const MARK: &str = "EDD_SESSION";
@@ -35,13 +40,19 @@ const SIGNALS: [(u8, &str); 9] = [
     (15, "TERM"),
 ];
 
-pub(super) async fn open(docker: &Docker, container: &str, exec: Exec) -> Result<Session, Error> {
+/// Longest wait for the engine to know whether what was started runs.
+const BEGIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two looks at that.
+const BEGIN_POLL: Duration = Duration::from_millis(5);
+
+pub(super) async fn open(docker: &Docker, container: &str, exec: Exec) -> Result<Session, PlatformError> {
     let mark = format!("{MARK}={:016x}", rand::rng().random::<u64>());
     let command = match exec.command.is_empty() {
         true => ["/bin/sh", "-l"].map(str::to_owned).to_vec(),
         false => exec.command,
     };
     let environment = exec.environment.iter().map(|(name, value)| format!("{name}={value}"));
+    let program = command[0].clone();
     let options = CreateExecOptions {
         attach_stdin: Some(true),
         attach_stdout: Some(true),
@@ -51,15 +62,15 @@ pub(super) async fn open(docker: &Docker, container: &str, exec: Exec) -> Result
         cmd: Some(command),
         ..CreateExecOptions::default()
     };
-    let created = docker.create_exec(container, options).await?.id;
+    let created = docker.create_exec(container, options).await.map_err(unavailable)?.id;
     let start =
         StartExecOptions { detach: false, tty: exec.terminal.is_some(), output_capacity: Some(MAX_PIECE_BYTES) };
-    let StartExecResults::Attached { output, input } = docker.start_exec(&created, Some(start)).await? else {
-        return Err(Error::DockerResponseServerError {
-            status_code: 500,
-            message: "the engine started a session without its input and output".to_owned(),
-        });
+    let started = docker.start_exec(&created, Some(start)).await.map_err(unavailable)?;
+    let StartExecResults::Attached { output, input } = started else {
+        let what = "the Docker engine started a session without its input and output";
+        return Err(PlatformError::Unavailable(what.to_owned()));
     };
+    begun(docker, &created, &program).await?;
     let session = Running { docker: docker.clone(), container: container.to_owned(), id: created, mark };
     if let Some(size) = exec.terminal {
         session.resize(size).await;
@@ -68,6 +79,26 @@ pub(super) async fn open(docker: &Docker, container: &str, exec: Exec) -> Result
     let (outputs, from_session) = mpsc::channel(SESSION_PIECES);
     tokio::spawn(session.run(input, inputs, output, outputs));
     Ok(Session { input: to_session, output: from_session })
+}
+
+/// Waits until it runs, or has run.
+async fn begun(docker: &Docker, id: &str, program: &str) -> Result<(), PlatformError> {
+    let deadline = Instant::now() + BEGIN_TIMEOUT;
+    loop {
+        let state = docker.inspect_exec(id).await.map_err(unavailable)?;
+        let had_process = state.pid.unwrap_or_default() != 0;
+        if state.running == Some(true) && had_process || had_process && state.exit_code.is_some() {
+            return Ok(());
+        }
+        // What never had a process has a code that the engine made up.
+        if state.running == Some(false) && state.exit_code.is_some_and(|code| code >= 126) {
+            return Err(PlatformError::Impossible(format!("`{program}` cannot be run in this container")));
+        }
+        if Instant::now() >= deadline {
+            return Ok(());
+        }
+        tokio::time::sleep(BEGIN_POLL).await;
+    }
 }
 
 struct Running {

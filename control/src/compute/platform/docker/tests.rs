@@ -21,12 +21,18 @@ set -e
 cd "$1"
 mkdir -p bin etc proc root sys tmp www/cgi-bin
 cp "$(command -v busybox)" bin/busybox
-for tool in $(bin/busybox --list); do [ "$tool" = busybox ] || ln -sf busybox "bin/$tool"; done
+for tool in $(bin/busybox --list); do [ "$tool" = busybox ] || ln -s busybox "bin/$tool"; done
 echo root:x:0:0:root:/root:/bin/sh > etc/passwd
 cat > www/cgi-bin/index.cgi <<'END'
 #!/bin/sh
 printf 'Content-Type: text/plain\r\n\r\n%s %s\n' "$EDD_CONTAINER_NAME" "$EDD_CONTAINER_ID"
 END
+# busybox' shell would run its own stty, which cannot tell a size.
+for tool in dash stty; do
+    rm -f "bin/$tool" && cp "$(command -v "$tool")" bin/
+    ldd "bin/$tool" | grep -o '/[^ ]*' | while read -r lib; do mkdir -p ".${lib%/*}" && cp "$lib" ".$lib"; done
+done
+ln -sf dash bin/sh
 chmod +x www/cgi-bin/index.cgi
 tar -cf ../image.tar .
 "##;
@@ -61,8 +67,8 @@ async fn import(engine: &Engine) {
     file.and_then(|mut file| file.read_to_end(&mut tar)).expect("a tarball");
     let docker = Docker::connect_with_unix(text(&engine.socket()), 60, bollard::API_DEFAULT_VERSION).expect("a socket");
     let docker = docker.negotiate_version().await.expect("an engine");
-    let changes =
-        ["CMD [\"httpd\", \"-f\", \"-p\", \"80\", \"-h\", \"/www\"]", "EXPOSE 80", "ENV PATH=/bin HOME=/root"];
+    let entry = r#"CMD ["sh", "-c", "echo listening on :80; exec httpd -f -p 80 -h /www"]"#;
+    let changes = [entry, "EXPOSE 80", "ENV PATH=/bin HOME=/root"];
     let options = CreateImageOptionsBuilder::new().from_src("-").repo(IMAGE).tag("latest");
     let options = options.changes(changes.map(str::to_owned).to_vec()).build();
     let imported: Result<Vec<_>, _> =
@@ -88,9 +94,11 @@ impl Machine for Docked {
             String::from_utf8_lossy(&asked.stdout).lines().map(str::to_owned).collect::<Vec<_>>()
         };
         let label = format!("label={LABEL}={id}");
-        let containers = ask(&["ps", "--all", "--quiet", "--filter", &label]);
+        let has_entry = !ask(&["ps", "--all", "--quiet", "--filter", &label]).is_empty();
+        let runs = ask(&["ps", "--quiet", "--filter", &label]);
+        // What is mounted stays with the entry, and goes with it.
         let volumes = ask(&["volume", "ls", "--quiet", "--filter", &label]);
-        [containers, volumes].concat()
+        if has_entry { runs } else { volumes }
     }
 
     fn outlives_edd(&self) -> bool {
@@ -98,7 +106,7 @@ impl Machine for Docked {
     }
 
     fn kill_main(&self) -> &'static str {
-        "pkill -9 httpd"
+        "killall -9 httpd"
     }
 }
 
