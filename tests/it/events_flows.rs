@@ -5,7 +5,7 @@ use bytes::Bytes;
 use edd_events::bus::Bus;
 use edd_events::bus::jetstream::{JetStreamBus, JetStreamConfig};
 use edd_proto::auth::{ValidateTokenRequest, ValidateTokenResponse};
-use edd_proto::{Encoding, Request, STREAMS};
+use edd_proto::{Encoding, Request, STREAMS, Stream};
 use edd_servers::nats::Nats;
 use edd_servers::postgres::Postgres;
 use rustix::process::Signal;
@@ -96,7 +96,8 @@ async fn a_token_is_validated_over_the_bus_and_kept_nowhere() {
     let bus = JetStreamBus::connect(&config).await.expect("a connection");
     let lengths = async || {
         let mut lengths = Vec::new();
-        for stream in STREAMS {
+        // The gateway tells of its routes when it likes, and no stream of it could take this subject.
+        for stream in STREAMS.into_iter().filter(|stream| *stream != Stream::GATEWAY) {
             lengths.push(bus.stream(stream.name).await.expect("a stream").last_seq);
         }
         lengths

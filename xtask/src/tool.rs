@@ -78,7 +78,7 @@ pub const TEST: &[Tool] = &[
 pub const FULL: &[Tool] = &[
     debian("chromium", "chromium", "a test looks at the page of `edd up` with it"),
     debian("dockerd", "docker.io", "containers run in it"),
-    debian("podman", "podman", "containers run in it"),
+    debian("podman", "podman catatonit containernetworking-plugins runc", "containers run in it"),
     debian("busybox", "busybox-static", "an image for them is made of it"),
 ];
 

@@ -241,7 +241,7 @@ impl Platform for DockerPlatform {
             image.repo_tags.into_iter().map(move |tag| (tag, size_mb))
         });
         let listed = tags.filter(|(tag, _)| !tag.starts_with("<none>")).map(|(tag, size_mb)| {
-            let is_default = tag == *self.default_image || tag.strip_suffix(":latest") == Some(&*self.default_image);
+            let is_default = is_called(&tag, &self.default_image);
             Image { name: tag, description: format!("{size_mb} MB"), is_default }
         });
         Ok(listed.collect())
@@ -414,6 +414,13 @@ impl Platform for DockerPlatform {
 
     /// The engine's containers go on.
     async fn shutdown(&self, _: Duration) {}
+}
+
+/// Whether an engine lists the image `name` as `tag`. Podman names a registry where there is none.
+fn is_called(tag: &str, name: &str) -> bool {
+    let prefix = ["localhost/", "docker.io/library/"].into_iter().find(|prefix| tag.starts_with(prefix));
+    let own = &tag[prefix.map_or(0, str::len)..];
+    [tag, own].into_iter().any(|tag| tag == name || tag.strip_suffix(":latest") == Some(name))
 }
 
 fn status(error: &Error) -> Option<u16> {
