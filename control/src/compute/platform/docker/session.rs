@@ -87,7 +87,7 @@ async fn begun(docker: &Docker, id: &str, program: &str) -> Result<(), PlatformE
     loop {
         let state = docker.inspect_exec(id).await.map_err(unavailable)?;
         let had_process = state.pid.unwrap_or_default() != 0;
-        if state.running == Some(true) && had_process || had_process && state.exit_code.is_some() {
+        if had_process && (state.running == Some(true) || state.exit_code.is_some()) {
             return Ok(());
         }
         // What never had a process has a code that the engine made up.
