@@ -166,7 +166,7 @@ fn announce(addresses: &Addresses, domain: &HostName, routes: &Path, first: Opti
         let username = username.as_str();
         println!("              sign in as {username}, password {password} (shown only now)");
     }
-    println!("  containers  http://<id>.compute.{domain}:{http}/ (isolation: {isolation})");
+    println!("  containers  <id>.compute.{domain}, on the same ports (isolation: {isolation})");
     println!("  routes      {} (edit it: changes are live at once)", routes.display());
     println!("  local CA    `edd certs trust` makes browsers on this machine accept its certificates");
     println!("  requests    `edd tap` follows them, `edd routes explain URL` tells which route takes one\n");
