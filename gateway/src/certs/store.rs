@@ -15,7 +15,7 @@ use super::client_auth::ClientAuthTable;
 use super::files::FileSet;
 use super::local_ca::LocalCa;
 use super::report::ReloadReport;
-use super::server_config::{Refusal, Resolver, open_to_all, server_name};
+use super::server_config::{OpenToAll, Refusal, Resolver, server_name};
 use super::sni_index::SniIndex;
 use super::{CertInfo, CertsError};
 use crate::route::{ClientAuth, HostName, HostPattern};
@@ -48,7 +48,7 @@ struct Inner {
     certs_dir: Option<PathBuf>,
     resolver: Arc<Resolver>,
     /// For every host that asks its clients for no certificate, so that they share their resumption state.
-    open_to_all: Arc<ServerConfig>,
+    open_to_all: OpenToAll,
     client_auth: ArcSwap<ClientAuthTable>,
     /// Whoever writes `resolver.files` or `client_auth` holds this.
     files: Mutex<FileSet>,
@@ -78,7 +78,7 @@ impl CertStore {
         let store = Self {
             inner: Arc::new(Inner {
                 certs_dir,
-                open_to_all: Arc::new(open_to_all(&resolver)?),
+                open_to_all: OpenToAll::new(&resolver)?,
                 resolver,
                 client_auth: ArcSwap::default(),
                 files: Mutex::default(),
@@ -99,7 +99,7 @@ impl CertStore {
     pub fn server_config(&self, hello: &ClientHello<'_>) -> Result<Arc<ServerConfig>, Refusal> {
         let name = server_name(hello);
         self.inner.resolver.check(name)?;
-        Ok(self.inner.client_auth.load().get(name).unwrap_or(&self.inner.open_to_all).clone())
+        Ok(self.inner.client_auth.load().get(name).unwrap_or_else(|| self.inner.open_to_all.choose(hello)).clone())
     }
 
     /// Replaces the hosts and what they ask of their clients; none asks for nothing. Matched exact, then longest

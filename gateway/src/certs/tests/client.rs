@@ -4,10 +4,12 @@ use std::io;
 use std::sync::Arc;
 
 use rustls::client::{ClientConfig, Resumption, Tls12Resumption};
-use rustls::crypto::ring;
+use rustls::crypto::{CryptoProvider, ring};
 use rustls::server::Acceptor;
 use rustls::version::{TLS12, TLS13};
-use rustls::{HandshakeKind, ProtocolVersion, RootCertStore, SupportedProtocolVersion};
+use rustls::{
+    CipherSuite, HandshakeKind, ProtocolVersion, RootCertStore, SupportedCipherSuite, SupportedProtocolVersion,
+};
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio_rustls::{LazyConfigAcceptor, TlsConnector};
@@ -23,6 +25,7 @@ pub struct Seen {
     pub version: ProtocolVersion,
     pub resumed: bool,
     pub alpn: Option<Vec<u8>>,
+    pub cipher: CipherSuite,
     /// Whether the server saw a certificate of the client.
     pub client_known: bool,
 }
@@ -32,7 +35,22 @@ pub struct Client(Arc<ClientConfig>);
 
 impl Client {
     pub fn new(roots: RootCertStore, versions: &[&'static SupportedProtocolVersion], identity: Option<&Pem>) -> Self {
-        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        Self::of(ring::default_provider(), roots, versions, identity)
+    }
+
+    /// One that knows these ciphers, in this order.
+    pub fn with_ciphers(roots: RootCertStore, ciphers: &[SupportedCipherSuite]) -> Self {
+        let provider = CryptoProvider { cipher_suites: ciphers.to_vec(), ..ring::default_provider() };
+        Self::of(provider, roots, &[&TLS13], None)
+    }
+
+    fn of(
+        provider: CryptoProvider,
+        roots: RootCertStore,
+        versions: &[&'static SupportedProtocolVersion],
+        identity: Option<&Pem>,
+    ) -> Self {
+        let builder = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(versions)
             .unwrap()
             .with_root_certificates(roots);
@@ -77,6 +95,7 @@ impl Client {
             version: tls.protocol_version().unwrap(),
             resumed: tls.handshake_kind() == Some(HandshakeKind::Resumed),
             alpn: tls.alpn_protocol().map(<[u8]>::to_vec),
+            cipher: tls.negotiated_cipher_suite().unwrap().suite(),
             client_known: false,
         })
     }

@@ -1,6 +1,7 @@
 //! Whole stores, over real directories and real handshakes.
 
 mod authority;
+mod ciphers;
 mod client;
 mod client_auth;
 mod files;
