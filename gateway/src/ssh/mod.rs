@@ -2,7 +2,12 @@
 //! container has none.
 
 pub mod admission;
+mod algorithms;
+pub mod authority;
+mod channel;
 pub mod exec;
+mod inbox;
 pub mod kill_switch;
 pub mod login;
 pub mod session_events;
+mod upstream;
