@@ -320,7 +320,12 @@ impl Follower for Listener {
         });
         if let Err(error) = told {
             // The durable consumer makes it a dead letter.
-            tracing::error!(seq, subject = message.subject, ?error, "nobody can tell what became of a container or key");
+            tracing::error!(
+                seq,
+                subject = message.subject,
+                ?error,
+                "nobody can tell what became of a container or key"
+            );
         }
     }
 

@@ -1,16 +1,18 @@
 //! A channel between a client and its container's sshd: one on each side, and everything from either goes to the other.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use russh::server::Handle;
 use russh::{ChannelId, ChannelMsg, ChannelWriteHalf, client, server};
 
-use crate::ssh::inbox::{Inbox, Item, Note, Stream};
+use crate::live::Usage;
+use crate::ssh::inbox::{Inbox, Item, Note, Stream, WINDOW_BYTES};
 use crate::ssh::session_events::{ChannelLog, Direction};
 
 /// What was taken is told when it comes to this much, in bytes, so that not every piece costs a packet.
-const REPORT_BYTES: u32 = crate::ssh::inbox::WINDOW_BYTES / 8;
+const REPORT_BYTES: u32 = WINDOW_BYTES / 8;
 /// For what a client sent before it closed, if the container is slow to take it.
 const LAST_BYTES_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -49,6 +51,35 @@ impl<S: From<(ChannelId, ChannelMsg)> + Send + Sync + 'static> End<S> {
     }
 }
 
+/// Counts what passes in a channel, and tells the channel's log.
+#[derive(Debug)]
+pub struct Meter {
+    pub log: Box<dyn ChannelLog>,
+    to_container: AtomicU64,
+    to_client: AtomicU64,
+}
+
+impl Meter {
+    pub fn new(log: Box<dyn ChannelLog>) -> Self {
+        Self { log, to_container: AtomicU64::new(0), to_client: AtomicU64::new(0) }
+    }
+
+    pub fn passed(&self, direction: Direction, bytes: &[u8]) {
+        let count = match direction {
+            Direction::ToContainer => &self.to_container,
+            Direction::ToClient { .. } => &self.to_client,
+        };
+        count.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.log.passed(direction, bytes);
+    }
+
+    /// What has passed so far; a channel counts as a request.
+    pub fn usage(&self) -> Usage {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Usage { requests: 1, bytes_in: of(&self.to_container), bytes_out: of(&self.to_client) }
+    }
+}
+
 /// Counts what was taken from a side, and lets it send as much again.
 #[derive(Debug)]
 pub struct Taken<'a, S: From<(ChannelId, ChannelMsg)>> {
@@ -74,14 +105,14 @@ impl<'a, S: From<(ChannelId, ChannelMsg)> + Send + Sync + 'static> Taken<'a, S> 
 }
 
 /// Serves a channel until one side has closed it and the other has all that was sent before, or a connection is over.
-pub async fn relay(client: &ClientEnd, container: &ContainerEnd, to_client: &Handle, log: &dyn ChannelLog) {
+pub async fn relay(client: &ClientEnd, container: &ContainerEnd, to_client: &Handle, meter: &Meter) {
     let overdue = async {
         client.inbox.closed().await;
         tokio::time::sleep(LAST_BYTES_TIMEOUT).await;
     };
     tokio::select! {
-        _ = pass_up(client, container, log) => {}
-        _ = pass_down(container, client, to_client, log) => {}
+        _ = pass_up(client, container, meter) => {}
+        _ = pass_down(container, client, to_client, meter) => {}
         () = overdue => {}
     }
     // One of them is closed already, which makes it nothing to do, or its connection is over.
@@ -89,12 +120,12 @@ pub async fn relay(client: &ClientEnd, container: &ContainerEnd, to_client: &Han
     let _ = container.half.close().await;
 }
 
-async fn pass_up(client: &ClientEnd, container: &ContainerEnd, log: &dyn ChannelLog) -> Result<(), russh::Error> {
+async fn pass_up(client: &ClientEnd, container: &ContainerEnd, meter: &Meter) -> Result<(), russh::Error> {
     let mut taken = Taken::new(client);
     loop {
         match client.inbox.next().await {
             Item::Bytes(stream, bytes) => {
-                log.passed(Direction::ToContainer, &bytes);
+                meter.passed(Direction::ToContainer, &bytes);
                 let length = bytes.len();
                 container.send(stream, bytes).await?;
                 taken.add(length).await?;
@@ -111,13 +142,13 @@ async fn pass_down(
     container: &ContainerEnd,
     client: &ClientEnd,
     to_client: &Handle,
-    log: &dyn ChannelLog,
+    meter: &Meter,
 ) -> Result<(), russh::Error> {
     let mut taken = Taken::new(container);
     loop {
         match container.inbox.next().await {
             Item::Bytes(stream, bytes) => {
-                log.passed(Direction::ToClient { is_stderr: stream != Stream::Main }, &bytes);
+                meter.passed(Direction::ToClient { is_stderr: stream != Stream::Main }, &bytes);
                 let length = bytes.len();
                 client.send(stream, bytes).await?;
                 taken.add(length).await?;

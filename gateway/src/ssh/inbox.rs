@@ -30,7 +30,12 @@ pub enum Stream {
 #[derive(Clone, Debug)]
 pub enum Note {
     ExitStatus(u32),
-    ExitSignal { signal: Sig, core_dumped: bool, message: String, language: String },
+    ExitSignal {
+        signal: Sig,
+        core_dumped: bool,
+        message: String,
+        language: String,
+    },
     XonXoff(bool),
     /// `eow@openssh.com`: nobody reads the program's input any more.
     EndOfWrite,
