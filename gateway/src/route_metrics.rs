@@ -137,7 +137,9 @@ impl RouteMetrics {
                 let _ = families.requests.remove_label_values(&labels);
             }
         }
-        for listener in Listener::OF_REQUESTS.into_iter().filter(|listener| self.duration.get(*listener).get().is_some()) {
+        for listener in
+            Listener::OF_REQUESTS.into_iter().filter(|listener| self.duration.get(*listener).get().is_some())
+        {
             let _ = families.duration.remove_label_values(&[listener.as_str(), route]);
         }
         if self.upstream_duration.get().is_some() {

@@ -29,6 +29,8 @@ mod server;
 mod service;
 mod session;
 pub mod session_events;
+#[cfg(test)]
+mod tests;
 mod upstream;
 
 pub use service::{Config, Service};
