@@ -30,7 +30,8 @@ mod tests {
 
     #[test]
     fn chosen_keys_are_let_in_and_if_none_is_chosen_nobody_is() {
-        let access = |only_keys: Option<&[i64]>| SshAccess { only_keys: only_keys.map(Into::into), ..Default::default() };
+        let access =
+            |only_keys: Option<&[i64]>| SshAccess { only_keys: only_keys.map(Into::into), ..Default::default() };
         assert!(access(None).takes(7));
         assert!(access(Some(&[3, 7])).takes(7) && !access(Some(&[3, 7])).takes(4));
         assert!(!access(Some(&[])).takes(7));

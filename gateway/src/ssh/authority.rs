@@ -15,8 +15,7 @@ use uuid::Uuid;
 const BACKDATED: Duration = Duration::from_secs(60);
 const VALID_FOR: Duration = Duration::from_secs(120);
 /// What a session may do in its container. Whoever runs the container restricts it there.
-const PERMITS: [&str; 4] =
-    ["permit-X11-forwarding", "permit-agent-forwarding", "permit-port-forwarding", "permit-pty"];
+const PERMITS: [&str; 4] = ["permit-X11-forwarding", "permit-agent-forwarding", "permit-port-forwarding", "permit-pty"];
 
 /// Whom a certificate is for.
 #[derive(Clone, Copy, Debug)]

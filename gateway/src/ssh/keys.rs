@@ -124,7 +124,11 @@ impl Keys {
     pub fn open(dir: &Path) -> Result<Self, KeysError> {
         if !dir.exists() {
             let make = DirBuilder::new().recursive(true).mode(0o700).create(dir);
-            make.map_err(KeysError::io("create the directory", dir, "create it, or name another with EDD_SSH_KEYS_DIR"))?;
+            make.map_err(KeysError::io(
+                "create the directory",
+                dir,
+                "create it, or name another with EDD_SSH_KEYS_DIR",
+            ))?;
         }
         let hosts = Purpose::HOSTS.map(|purpose| open(dir, purpose)).into_iter().collect::<Result<_, _>>()?;
         let user_ca = open(dir, Purpose::UserCa)?;
