@@ -31,6 +31,7 @@ mod routes;
 mod secret;
 mod service_admin;
 mod serving;
+mod sessions;
 mod settings;
 mod sfs;
 mod tap;
@@ -71,6 +72,7 @@ fn run(command: Command) -> Result<Code, Failure> {
         Command::Up(args) => up::run(args),
         Command::Routes(command) => routes::run(command),
         Command::Ports(command) => ports::run(command),
+        Command::Sessions(command) => sessions::run(command),
         Command::Certs(command) => certs::run(command),
         Command::Events(command) => events::run(command),
         Command::Dlq(command) => dlq::run(command),
