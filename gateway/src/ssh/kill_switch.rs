@@ -4,9 +4,13 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use crate::proxy::transport::Rewind;
 
 /// Ends both legs of a session. Clones are the same switch.
 #[derive(Clone, Debug, Default)]
@@ -85,6 +89,35 @@ struct Death {
     waiting: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
+/// A stream that can be broken off: what was not sent is not, and the other end is told of an error.
+pub trait Abort {
+    fn abort(&self);
+}
+
+impl Abort for TcpStream {
+    fn abort(&self) {
+        // Without it, a client that does not read keeps the connection until it does.
+        let _ = rustix::net::sockopt::set_socket_linger(self, Some(Duration::ZERO));
+    }
+}
+
+impl Abort for Rewind {
+    fn abort(&self) {
+        self.stream.abort();
+    }
+}
+
+impl<S: Abort> Mortal<S> {
+    /// Failing if dead. Otherwise the task is woken by death.
+    fn check(death: &mut Death, stream: &S, context: &mut Context<'_>) -> io::Result<()> {
+        if death.token.is_cancelled() || death.waiting.as_mut().poll(context).is_ready() {
+            stream.abort();
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the session was ended"));
+        }
+        Ok(())
+    }
+}
+
 impl<S> Mortal<S> {
     fn new(stream: S, death: &CancellationToken) -> Self {
         Self { stream, to_reader: Death::new(death), to_writer: Death::new(death) }
@@ -95,47 +128,45 @@ impl Death {
     fn new(token: &CancellationToken) -> Self {
         Self { token: token.clone(), waiting: Box::pin(token.clone().cancelled_owned()) }
     }
-
-    /// Failing if dead. Otherwise the task is woken by death.
-    fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        if self.token.is_cancelled() || self.waiting.as_mut().poll(context).is_ready() {
-            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the session was ended"));
-        }
-        Ok(())
-    }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Mortal<S> {
+impl<S: AsyncRead + Abort + Unpin> AsyncRead for Mortal<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.to_reader.check(context)?;
-        Pin::new(&mut self.stream).poll_read(context, buf)
+        let Self { stream, to_reader, .. } = &mut *self;
+        Self::check(to_reader, stream, context)?;
+        Pin::new(stream).poll_read(context, buf)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Mortal<S> {
+impl<S: AsyncWrite + Abort + Unpin> AsyncWrite for Mortal<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.to_writer.check(context)?;
-        Pin::new(&mut self.stream).poll_write(context, buf)
+        let Self { stream, to_writer, .. } = &mut *self;
+        Self::check(to_writer, stream, context)?;
+        Pin::new(stream).poll_write(context, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.to_writer.check(context)?;
-        Pin::new(&mut self.stream).poll_flush(context)
+        let Self { stream, to_writer, .. } = &mut *self;
+        Self::check(to_writer, stream, context)?;
+        Pin::new(stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.to_writer.check(context)?;
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let Self { stream, to_writer, .. } = &mut *self;
+        Self::check(to_writer, stream, context)?;
+        Pin::new(stream).poll_shutdown(context)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;
+
+    impl Abort for DuplexStream {
+        fn abort(&self) {}
+    }
 
     const SOON: Duration = Duration::from_secs(5);
 
