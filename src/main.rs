@@ -24,6 +24,7 @@ mod logging;
 mod manual;
 mod plane;
 mod ports;
+mod programs;
 mod remote;
 mod replay;
 mod report;
