@@ -135,6 +135,7 @@ impl Entry {
             programs,
             wakes: Some(containers.wakes().clone()),
             login_grace: args.ssh_login_grace,
+            rekey_after_bytes: ssh::REKEY_AFTER_BYTES,
         };
         Ok((args.ssh_listen.unwrap_or(SocketAddr::new(bind, PORT)), config))
     }

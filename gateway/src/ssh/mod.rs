@@ -40,5 +40,6 @@ pub mod sessions;
 #[cfg(test)]
 mod tests;
 mod upstream;
+mod window;
 
-pub use service::{Config, Service};
+pub use service::{Config, REKEY_AFTER_BYTES, Service};

@@ -256,7 +256,8 @@ impl Session {
                     key_id: self.admission.key_id,
                     session: self.id,
                 };
-                let to = Destination { address, host_key_fingerprint, user };
+                let limits = &self.service.limits;
+                let to = Destination { limits, address, host_key_fingerprint, user };
                 Leg::Sshd(self.log_in(&to, &holder).await?)
             }
         };

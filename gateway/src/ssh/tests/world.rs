@@ -170,10 +170,10 @@ pub struct World {
 
 impl World {
     pub async fn new() -> Self {
-        Self::with_grace(PATIENCE).await
+        Self::with(PATIENCE, ssh::REKEY_AFTER_BYTES).await
     }
 
-    pub async fn with_grace(login_grace: Duration) -> Self {
+    pub async fn with(login_grace: Duration, rekey_after_bytes: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let key = make_key(&dir.path().join("key"));
         let ca = PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).unwrap();
@@ -202,6 +202,7 @@ impl World {
             programs: Arc::clone(&platform) as _,
             wakes: None,
             login_grace,
+            rekey_after_bytes,
         };
         let gateway = Gateway::start(config(dir.path(), ssh)).await.unwrap();
         let address = gateway.addresses.ssh.unwrap();
