@@ -1,12 +1,17 @@
 //! One container in the engine's terms: what it is made of, what is read back.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
+use bollard::Docker;
+use bollard::errors::Error;
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum, HostConfig, HostConfigLogConfig,
     ImageInspect, Mount, MountType, ResourcesUlimits,
 };
+use bollard::query_parameters::InspectContainerOptions;
 use edd_proto::ContainerId;
+use tokio::time::Instant;
 
 use crate::compute::platform::sshd::Sshd;
 use crate::compute::platform::{Observed, Phase, Spec, SshServer};
@@ -24,6 +29,9 @@ const HOST_KEY_LABEL: &str = "com.eddisonso.edd.ssh-host-key";
 /// How SSH servers were set up when a container was made.
 const SSHD_LABEL: &str = "com.eddisonso.edd.sshd";
 
+/// How long Podman may take to clean up after a container, and between two looks whether it has.
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(10);
+const CLEANUP_POLL: Duration = Duration::from_millis(20);
 /// Processes and threads of a container.
 const MAX_PROCESSES: i64 = 512;
 /// As many as a kernel numbers unless it is told otherwise, which Podman takes for its own limit.
@@ -48,6 +56,19 @@ const CAPABILITIES: [&str; 11] = [
 ];
 const DEFAULT_HTTP_PORT: u16 = 80;
 const SSH_PORT: u16 = 22;
+
+/// What an engine has under the name. Podman says `stopped` of what has ended until it has cleaned up after it, a word
+/// that Docker does not have.
+pub(super) async fn inspect(docker: &Docker, name: &str) -> Result<ContainerInspectResponse, Error> {
+    let deadline = Instant::now() + CLEANUP_TIMEOUT;
+    loop {
+        let options = None::<InspectContainerOptions>;
+        match docker.inspect_container(name, options).await {
+            Err(Error::JsonDataError { .. }) if Instant::now() < deadline => tokio::time::sleep(CLEANUP_POLL).await,
+            found => return found,
+        }
+    }
+}
 
 pub(super) fn name(id: ContainerId) -> String {
     format!("edd-{id}")
