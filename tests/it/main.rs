@@ -15,6 +15,7 @@ mod certificates;
 mod client_certificates;
 mod commands;
 mod containers;
+mod containers_faults;
 mod control;
 mod drain;
 mod events_cli;
