@@ -50,6 +50,10 @@ fn perform(task: Task) -> Result<(), Failure> {
             let command = ["bench", "--package", "edd-events", "--bench", "events", "--locked", "--"];
             run(test::setup()?.command(&command).args(args))
         }
+        Task::BenchContainers { args } => {
+            let command = ["bench", "--package", "edd", "--bench", "containers", "--locked", "--"];
+            run(test::setup()?.command(&command).args(args))
+        }
         Task::BenchPeers { args } => peers::bench(&args),
     }
 }
