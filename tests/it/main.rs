@@ -38,6 +38,7 @@ mod reload;
 mod settings;
 mod slow;
 mod smuggling;
+mod ssh;
 mod streaming;
 mod takeover;
 mod transfers;
