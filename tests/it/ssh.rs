@@ -1,13 +1,17 @@
 //! SSH into containers, with the clients that people have. What they do is in `ssh/cases/`, one script each, and each
 //! holds with OpenSSH's own server, too.
 
+mod faults;
 mod matrix;
+mod revocation;
 mod site;
+mod tenancy;
+mod transfer;
 
 use edd_servers::sshd::Sshd;
 
 use self::site::{Identity, Site};
-use crate::harness::is_full_run;
+use crate::harness::{Deployment, is_full_run};
 
 /// What is asked of the gateway is what OpenSSH does itself. Part of a full run.
 #[tokio::test(flavor = "multi_thread")]
@@ -23,4 +27,17 @@ async fn the_cases_hold_with_openssh_itself() {
     std::fs::create_dir(&site.there).expect("the folder takes another");
     site.offers = vec!["sshd"];
     matrix::run(site.configure()).await;
+}
+
+/// Every client that people have, into one container.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_client_works() {
+    let mut deployment = Deployment::single();
+    deployment.start().await;
+    let (_tenant, _, site, _) = tenancy::newcomer(&deployment).await;
+    // Who jumps shows the container's own server a key that it knows.
+    let authorize = "mkdir -p -m 700 ~/.ssh && cat >>~/.ssh/authorized_keys";
+    site.ssh(&["gw", authorize]).stdin(site.public() + "\n").run().await.ok();
+    matrix::run(site).await;
+    deployment.stop().await;
 }

@@ -4,11 +4,10 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use edd_servers::program;
 
-use crate::harness::{Program, Workdir};
+use crate::harness::{Program, Workdir, until};
 
 /// Longest that one script runs, in a matrix that keeps the machine busy.
 const SCRIPT_SECONDS: &str = "80";
@@ -100,6 +99,11 @@ impl Site {
         self.identity.dir.path()
     }
 
+    /// The public key of who logs in, in one line.
+    pub fn public(&self) -> String {
+        self.identity.public()
+    }
+
     fn config(&self) -> PathBuf {
         self.dir().join("config")
     }
@@ -134,8 +138,17 @@ impl Site {
         Err(format!("{}\n{told}", output.status))
     }
 
-    /// The fingerprint of its host key.
-    fn scan(&self) -> String {
+    /// Waits until who may log in is let in: keys and containers travel by events.
+    pub async fn until_login(&self) {
+        until("a login", async || match self.ssh(&["gw", "true"]).run().await {
+            output if output.code == Some(0) => Ok(()),
+            output => Err(output.stderr),
+        })
+        .await;
+    }
+
+    /// The fingerprint of the host key that it shows now.
+    pub fn scan(&self) -> String {
         let port = self.port.to_string();
         let scanned = Command::new("ssh-keyscan").args(["-p", &port, "-t", "ed25519", "127.0.0.1"]).output();
         let scanned = scanned.expect("ssh-keyscan, of openssh-client");
@@ -158,6 +171,3 @@ fn path() -> OsString {
 fn text(path: &Path) -> &str {
     path.to_str().expect("temporary directories have plain names")
 }
-
-/// Longest wait for what must happen at once: a second, and something for a machine that is busy.
-pub const AT_ONCE: Duration = Duration::from_secs(1);

@@ -68,6 +68,11 @@ impl Sshd {
         self.port
     }
 
+    /// Its main process, which starts others for each connection.
+    pub fn pid(&self) -> u32 {
+        self.supervisor.pid().expect("it was started")
+    }
+
     /// Where its files are.
     pub fn folder(&self) -> &Path {
         self.supervisor.folder()
