@@ -35,6 +35,7 @@ use crate::reloader::Reloader;
 use crate::route::{Authority, Route};
 use crate::router::Router;
 use crate::sources::LoadError;
+use crate::ssh;
 use crate::static_routes::StaticRoutes;
 use crate::upstream::Upstreams;
 
@@ -54,6 +55,8 @@ pub struct Config {
     pub http: SocketAddr,
     pub https: SocketAddr,
     pub admin: SocketAddr,
+    /// Where SSH is served, and with what; none for no SSH.
+    pub ssh: Option<(SocketAddr, ssh::Config)>,
     /// Address of the ports of containers.
     pub dynamic_bind: IpAddr,
     pub routes_file: PathBuf,
@@ -119,13 +122,15 @@ impl StartError {
 pub struct Addresses {
     pub http: SocketAddr,
     pub https: SocketAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ssh: Option<SocketAddr>,
     pub admin: SocketAddr,
 }
 
 impl Addresses {
     /// The ports that are the gateway's own.
     pub fn ports(&self) -> BTreeSet<u16> {
-        [self.http, self.https, self.admin].map(|address| address.port()).into()
+        [self.http, self.https, self.admin].into_iter().chain(self.ssh).map(|address| address.port()).collect()
     }
 }
 
@@ -187,11 +192,20 @@ impl Gateway {
         let http = sockets.listen(Role::Http, config.http)?;
         let https = sockets.listen(Role::Https, config.https)?;
         let admin_listener = sockets.listen(Role::Admin, config.admin)?;
-        let addresses =
-            Addresses { http: http.local_addr()?, https: https.local_addr()?, admin: admin_listener.local_addr()? };
+        let ssh = match config.ssh {
+            Some((address, ssh)) => Some((sockets.listen(Role::Ssh, address)?, Arc::new(ssh::Service::new(ssh)))),
+            None => None,
+        };
+        let addresses = Addresses {
+            http: http.local_addr()?,
+            https: https.local_addr()?,
+            ssh: ssh.as_ref().map(|(listener, _)| listener.local_addr()).transpose()?,
+            admin: admin_listener.local_addr()?,
+        };
         let own = [(Role::Http, &http), (Role::Https, &https), (Role::Admin, &admin_listener)];
+        let own = own.into_iter().chain(ssh.as_ref().map(|(listener, _)| (Role::Ssh, listener)));
         let own: Vec<(Role, OwnedFd)> =
-            own.into_iter().map(|(role, it)| Ok((role, listeners::duplicate(it)?))).collect::<io::Result<_>>()?;
+            own.map(|(role, it)| Ok((role, listeners::duplicate(it)?))).collect::<io::Result<_>>()?;
         let inherited_ports = sockets.rest(Role::Dynamic);
 
         let drain = Drain::default();
@@ -233,6 +247,9 @@ impl Gateway {
         let mut listening = JoinSet::new();
         listening.spawn(listeners::accept(http, Listener::Http, Arc::clone(&shared), accepting.clone()));
         listening.spawn(listeners::accept(https, Listener::Https, Arc::clone(&shared), accepting.clone()));
+        if let Some((listener, service)) = ssh {
+            listening.spawn(ssh::listener::accept(listener, service, Arc::clone(&shared), accepting.clone()));
+        }
         let ports =
             ListenerSet::new(config.dynamic_bind, shared, router.clone(), config.drain_timeout, inherited_ports);
         listening.spawn(ports.clone().run(accepting.clone()));
@@ -371,6 +388,7 @@ impl Inherited {
             what: match role {
                 Role::Http => "http",
                 Role::Https => "https",
+                Role::Ssh => "ssh",
                 Role::Admin => "admin",
                 Role::Dynamic => "a port of containers",
             },

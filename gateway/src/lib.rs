@@ -32,6 +32,7 @@ pub mod router;
 #[cfg(test)]
 mod scratch;
 pub mod sources;
+pub mod ssh;
 pub mod static_routes;
 pub mod table;
 mod upgrade_socket;

@@ -23,16 +23,20 @@ pub enum Listener {
     Https,
     /// The ports of containers, whatever they speak.
     Dynamic,
+    /// Connections, and no requests.
+    Ssh,
 }
 
 impl Listener {
-    pub const ALL: [Self; 3] = [Self::Http, Self::Https, Self::Dynamic];
+    /// Those that take requests.
+    pub const OF_REQUESTS: [Self; 3] = [Self::Http, Self::Https, Self::Dynamic];
 
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
             Self::Https => "https",
             Self::Dynamic => "dynamic",
+            Self::Ssh => "ssh",
         }
     }
 }
@@ -56,11 +60,11 @@ pub struct Metrics {
 
 /// One handle per [`Listener`].
 #[derive(Debug, Default)]
-pub struct PerListener<T>([T; Listener::ALL.len()]);
+pub struct PerListener<T>([T; Listener::OF_REQUESTS.len()]);
 
 impl<T> PerListener<T> {
     fn new(make: impl FnMut(Listener) -> T) -> Self {
-        Self(Listener::ALL.map(make))
+        Self(Listener::OF_REQUESTS.map(make))
     }
 
     pub fn get(&self, listener: Listener) -> &T {

@@ -262,6 +262,15 @@ impl Authority {
         Ok(Self { host: host.0, port })
     }
 
+    /// A port of an address.
+    pub fn of_ip(ip: IpAddr, port: u16) -> Self {
+        let host = match ip {
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
+        };
+        Self { host: host.into(), port }
+    }
+
     /// The address, when the host is an IP literal.
     pub fn ip(&self) -> Option<IpAddr> {
         self.host.trim_start_matches('[').trim_end_matches(']').parse().ok()

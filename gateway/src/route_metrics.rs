@@ -91,7 +91,7 @@ pub struct RouteMetrics {
     route: String,
     families: Arc<Families>,
     /// By listener and method.
-    requests: Box<[OnceLock<Box<Codes>>; Listener::ALL.len() * METHODS.len()]>,
+    requests: Box<[OnceLock<Box<Codes>>; Listener::OF_REQUESTS.len() * METHODS.len()]>,
     duration: PerListener<OnceLock<Histogram>>,
     upstream_duration: OnceLock<Histogram>,
     errors: OnceLock<Box<Reasons>>,
@@ -131,13 +131,15 @@ impl RouteMetrics {
     fn remove_series(&self) {
         let (families, route) = (&self.families, self.route.as_str());
         for (index, codes) in self.requests.iter().enumerate() {
-            let (listener, method) = (Listener::ALL[index / METHODS.len()], METHODS[index % METHODS.len()]);
+            let (listener, method) = (Listener::OF_REQUESTS[index / METHODS.len()], METHODS[index % METHODS.len()]);
             for (code, _) in begun(codes.get().map(|codes| &codes[..])) {
                 let labels = [listener.as_str(), route, method, &code_label(code)];
                 let _ = families.requests.remove_label_values(&labels);
             }
         }
-        for listener in Listener::ALL.into_iter().filter(|listener| self.duration.get(*listener).get().is_some()) {
+        for listener in
+            Listener::OF_REQUESTS.into_iter().filter(|listener| self.duration.get(*listener).get().is_some())
+        {
             let _ = families.duration.remove_label_values(&[listener.as_str(), route]);
         }
         if self.upstream_duration.get().is_some() {

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use crate::live::{Hop, LiveRoute};
 use crate::table::containers::{ContainerMatch, ContainerTable};
 use crate::table::ports::PortTable;
+use crate::table::ssh_keys::SshKeyTable;
 use crate::table::{Explanation, RouteTable, Winner};
 
 /// The table of static routes that the data plane matches against.
@@ -22,6 +23,8 @@ pub struct Snapshot {
     pub containers: ContainerTable<LiveRoute>,
     /// The containers' ports.
     pub ports: PortTable<LiveRoute>,
+    /// The SSH keys of all users.
+    pub ssh_keys: SshKeyTable,
     /// Grows by one with each publication.
     pub revision: u64,
 }

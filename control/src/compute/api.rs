@@ -10,6 +10,7 @@ mod containers;
 mod fleet;
 mod ingress;
 mod logs;
+mod session;
 mod sockets;
 mod ssh_keys;
 mod status;
@@ -30,6 +31,7 @@ use crate::error::Error;
 use crate::extract::Json;
 use crate::service_key::ServiceKey;
 
+use self::session::Sessions;
 use self::sockets::Sockets;
 
 /// What a list gives when it is not told how much, and at most.
@@ -42,6 +44,7 @@ struct Api {
     service: Service,
     verifier: Verifier,
     sockets: Sockets,
+    sessions: Sessions,
 }
 
 impl FromRef<Api> for Service {
@@ -53,6 +56,12 @@ impl FromRef<Api> for Service {
 impl FromRef<Api> for Verifier {
     fn from_ref(api: &Api) -> Self {
         api.verifier.clone()
+    }
+}
+
+impl FromRef<Api> for Sessions {
+    fn from_ref(api: &Api) -> Self {
+        api.sessions.clone()
     }
 }
 
@@ -86,7 +95,7 @@ pub(super) fn router(service: Service, verifier: Verifier) -> Router {
         .route("/compute/ssh-keys/{id}", delete(ssh_keys::delete))
         .route("/compute/admin/containers", get(containers::all))
         .merge(fleet_routes())
-        .with_state(Api { service, verifier, sockets: Sockets::default() })
+        .with_state(Api { service, verifier, sockets: Sockets::default(), sessions: Sessions::default() })
 }
 
 /// What other services ask.
@@ -99,6 +108,7 @@ fn fleet_routes() -> Router<Api> {
         .route("/api/ingress-requests", get(fleet::ingress_requests))
         .route("/api/ingress-requests/digest", get(fleet::ingress_requests_digest))
         .route("/api/containers/{id}/wake", post(fleet::wake))
+        .route("/api/containers/{id}/session", get(session::open))
         .route("/api/containers/activity", post(fleet::activity))
 }
 

@@ -13,6 +13,7 @@ pub mod model;
 pub mod owner;
 pub mod platform;
 pub mod reconciler;
+pub mod remote_session;
 pub mod service;
 mod store;
 

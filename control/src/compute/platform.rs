@@ -8,6 +8,7 @@ mod conformance;
 pub mod docker;
 pub mod local;
 mod spec;
+pub mod sshd;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -73,8 +74,17 @@ pub struct Observed {
     pub address: Option<IpAddr>,
     /// Port at `address` that answers HTTP.
     pub http_port: u16,
-    /// Port at `address` of an SSH server; none: [`Platform::exec`] is the way in.
-    pub ssh_port: Option<u16>,
+    /// Its SSH server, while it runs or is paused; none: [`Platform::exec`] is the way in.
+    pub ssh: Option<SshServer>,
+}
+
+/// An SSH server that lets gateways in, as [`sshd`] says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SshServer {
+    /// At the container's address.
+    pub port: u16,
+    /// Fingerprint of its ed25519 host key, `SHA256:…`.
+    pub host_key: String,
 }
 
 /// What a platform can do here, honestly.
@@ -100,7 +110,8 @@ pub struct Image {
 }
 
 /// Why a platform did not do what it was told.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
 pub enum PlatformError {
     /// It has no such container.
     #[error("the platform has no container {0}")]
@@ -119,8 +130,11 @@ pub enum PlatformError {
 /// What runs in a container besides what its image starts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exec {
-    /// Program and arguments; empty: root's login shell.
+    /// Program and arguments; empty: the user's login shell.
     pub command: Vec<String>,
+    /// Whom it runs as, by the container's own `/etc/passwd`; none: root.
+    #[serde(default)]
+    pub user: Option<String>,
     pub environment: BTreeMap<String, String>,
     /// A terminal of this size; none: three pipes.
     pub terminal: Option<Size>,
@@ -141,7 +155,7 @@ pub const MAX_PIECE_BYTES: usize = 32 * 1024;
 /// A running [`Exec`]. Dropping it ends what runs, as a terminal that is closed does (SIGHUP, then SIGKILL).
 #[derive(Debug)]
 pub struct Session {
-    /// Takes at most [`SESSION_PIECES`]; a full one is back-pressure. Dropping it is the end of input.
+    /// Takes at most [`SESSION_PIECES`]; a full one is back-pressure. Dropping it is the end of input as well.
     pub input: mpsc::Sender<Input>,
     /// [`Output::Exit`] is the last, once all output has come; a closed channel without it means that the platform
     /// lost sight of it.
@@ -152,6 +166,8 @@ pub struct Session {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     Bytes(Bytes),
+    /// No bytes come after it; sizes and signals may.
+    Eof,
     Resize(Size),
     /// A signal's name as in SSH (RFC 4254 §6.10), `TERM` for one.
     Signal(String),
@@ -194,8 +210,8 @@ pub trait Platform: Debug + Send + Sync {
     /// `spec` holds from the next start.
     async fn ensure(&self, spec: &Spec) -> Result<(), PlatformError>;
 
-    /// Starts it unless it runs, and returns once it does: once its HTTP port takes connections, where its image has
-    /// one. A paused one is resumed. One that cannot run, or does not get there in time, is no error of the platform:
+    /// Starts it unless it runs, and returns once it does: once its HTTP port and its SSH server take connections, where
+    /// its image has such. A paused one is resumed. One that cannot run, or does not get there in time, is no error of the platform:
     /// it is returned as [`Phase::Failed`].
     async fn start(&self, id: ContainerId) -> Result<Observed, PlatformError>;
 

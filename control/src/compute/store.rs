@@ -15,7 +15,9 @@ use sqlx::{Any, Executor, Row};
 
 /// The tables. Times are microseconds since 1970, truth values 0 and 1. A row that is deleted stays as a tombstone,
 /// because copies of these tables are made page by page.
-pub const STEPS: [Step; 1] = [Step {
+pub const STEPS: [Step; 2] = [CONTAINERS, SSH_HOST_KEYS];
+
+const CONTAINERS: Step = Step {
     version: 1100,
     name: "compute",
     sql: "
@@ -117,7 +119,17 @@ CREATE TABLE ingress_requests (
 );
 CREATE INDEX ingress_requests_container ON ingress_requests (container_id, port);
 ",
-}];
+};
+
+/// How a container's SSH server is known.
+const SSH_HOST_KEYS: Step = Step {
+    version: 1101,
+    name: "ssh_host_keys",
+    sql: "
+-- Empty: none
+ALTER TABLE containers ADD COLUMN ssh_host_key TEXT NOT NULL DEFAULT '';
+",
+};
 
 /// A connection, a transaction or a pool.
 pub trait Connection<'c>: Executor<'c, Database = Any> {}

@@ -9,6 +9,7 @@ mod keeping;
 mod kills;
 mod reconcile;
 mod scripted;
+mod sessions;
 mod snapshot;
 mod sockets;
 mod ssh_keys;

@@ -1,6 +1,6 @@
-//! Keeps the containers in memory as compute tells of them.
+//! Keeps the containers, and the SSH keys that open them, in memory as compute tells of them.
 //!
-//! Why none is missed: the database has all up to the position that its projection notes, which is read before the
+//! Why none is missed: the database has all up to the position that its projections note, which is read before the
 //! rows. The tail begins after it. Whenever events may have been lost on either way, or the projection was filled from
 //! its owner, all rows are read again. Versions decide whose word counts, so the order of all this does not matter.
 
@@ -12,7 +12,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use edd_events::bus::Bus;
 use edd_events::clock::Micros;
-use edd_events::compute_cache::containers::{self, Containers as Projected};
+use edd_events::compute_cache::containers::{self, Containers as ProjectedContainers};
+use edd_events::compute_cache::ssh_keys::{self, SshKeys as ProjectedKeys};
+use edd_events::consumer::Failure;
 use edd_events::database::Database;
 use edd_events::message::Message;
 use edd_events::projection::{self, Entry, Key, Projection, Status, Table};
@@ -23,7 +25,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::containers::store::{self, StoreError};
-use crate::containers::{Change, Containers, LastKnown, Origin};
+use crate::containers::{Change, Containers, KeyChange, LastKnown, Origin};
 
 /// Rows read in one go.
 const PAGE_ROWS: u32 = 5000;
@@ -32,6 +34,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Pause after a failure, doubled up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// The events of containers and keys.
+const COMPUTE: &[&str] = &["compute.container.>", "compute.sshkey.>"];
 /// The events by which users go.
 const USERS: &[&str] = &["auth.user.*.deleted"];
 
@@ -59,10 +63,41 @@ pub struct Feed {
 /// What of the database is in memory.
 #[derive(Clone, Copy, Debug)]
 struct Loaded {
-    containers: Mark,
+    /// Of the projection that lags behind.
+    compute: Mark,
     users: Mark,
-    /// When the projection was last filled, and whether it is complete.
-    filled: (Option<Micros>, bool),
+    containers: Filled,
+    ssh_keys: Filled,
+}
+
+/// When a projection was last filled, and whether it is complete.
+type Filled = (Option<Micros>, bool);
+
+/// What the database says of its projections.
+#[derive(Debug)]
+struct Projections {
+    containers: Option<Status>,
+    ssh_keys: Option<Status>,
+    users: Option<Status>,
+}
+
+impl Projections {
+    async fn of(database: &Database) -> Result<Self, StoreError> {
+        let all = projection::list(database).await?;
+        let of = |name: &str| all.iter().find(|status| status.name == name).cloned();
+        let (containers, ssh_keys) = (of(containers::SHAPE.name), of(ssh_keys::SHAPE.name));
+        Ok(Self { containers, ssh_keys, users: of(user_cache::SHAPE.name) })
+    }
+
+    fn loaded(&self) -> Loaded {
+        let (containers, ssh_keys) = (self.containers.as_ref(), self.ssh_keys.as_ref());
+        Loaded {
+            compute: earlier(mark(containers), mark(ssh_keys)),
+            users: mark(self.users.as_ref()),
+            containers: filled(containers),
+            ssh_keys: filled(ssh_keys),
+        }
+    }
 }
 
 impl Feed {
@@ -98,11 +133,11 @@ impl Feed {
     pub async fn run(self, stop: CancellationToken) {
         let nowhere = Mark { epoch: None, seq: 0 };
         // Without a position all of the stream is told, which harms nobody.
-        let marks = self.loaded.map_or((nowhere, nowhere), |loaded| (loaded.containers, loaded.users));
+        let marks = self.loaded.map_or((nowhere, nowhere), |loaded| (loaded.compute, loaded.users));
         let gap = Arc::new(Gap::default());
         let (containers, bus) = (self.containers.clone(), self.bus.clone());
         let listener = Listener { containers: containers.clone(), gap: Arc::clone(&gap) };
-        let of_compute = Tail::new(bus.clone(), &Stream::COMPUTE, containers::SHAPE.filters, marks.0, listener);
+        let of_compute = Tail::new(bus.clone(), &Stream::COMPUTE, COMPUTE, marks.0, listener);
         let of_users =
             Tail::new(bus, &Stream::AUTH, USERS, marks.1, UserListener { containers, gap: Arc::clone(&gap) });
         tokio::join!(of_compute.run(stop.clone()), of_users.run(stop.clone()), self.keep(gap, stop));
@@ -140,13 +175,16 @@ impl Feed {
     /// Reads all again if the database has more than events tell.
     async fn look(&mut self) -> Result<(), FeedError> {
         let database = self.database.borrow().clone().ok_or(FeedError::NoDatabase)?;
-        let status = status(&database, containers::SHAPE.name).await?;
-        let filled = filled(status.as_ref());
-        if self.loaded.is_none_or(|loaded| loaded.filled != filled) {
+        let now = Projections::of(&database).await?;
+        let filled = |loaded: Loaded| (loaded.containers, loaded.ssh_keys);
+        if self.loaded.map(filled) != Some(filled(now.loaded())) {
             return Ok(self.load(&database).await?);
         }
-        if let Some(covered) = self.covered(status.as_ref()).await {
+        if let Some(covered) = self.covered(now.containers.as_ref()).await {
             self.containers.settle(covered);
+        }
+        if let Some(covered) = self.covered(now.ssh_keys.as_ref()).await {
+            self.containers.ssh_keys().settle(covered);
         }
         Ok(())
     }
@@ -154,25 +192,35 @@ impl Feed {
     /// Reads everything that the database has.
     async fn load(&mut self, database: &Database) -> Result<(), StoreError> {
         // Before the rows, of which there may be more by then.
-        let status_then = status(database, containers::SHAPE.name).await?;
-        let users = mark(status(database, user_cache::SHAPE.name).await?.as_ref());
-        let covered = self.covered(status_then.as_ref()).await;
+        let then = Projections::of(database).await?;
+        let covered = (self.covered(then.containers.as_ref()).await, self.covered(then.ssh_keys.as_ref()).await);
         self.load_deleted_users(database).await?;
+        // Keys first: a login by a key that is gone must not find a container.
+        let keys = self.load_keys(database).await?;
+        if self.is_all(then.ssh_keys.as_ref()) {
+            self.containers.ssh_keys().retain(&keys, covered.1.unwrap_or_default());
+            self.containers.ssh_keys().set_complete();
+        }
         let present = self.load_containers(database).await?;
-        let is_ready = status_then.as_ref().is_some_and(Status::is_ready);
-        if is_ready || !self.has_owner {
-            self.containers.retain(&present, covered.unwrap_or_default());
+        let is_ready = self.is_all(then.containers.as_ref());
+        if is_ready {
+            self.containers.retain(&present, covered.0.unwrap_or_default());
             self.containers.set_complete();
-            if let Some(at) = status_then.as_ref().and_then(|status| status.finished_at) {
+            if let Some(at) = then.containers.as_ref().and_then(|status| status.finished_at) {
                 self.containers.freshness().known_as_of(at);
             }
         }
         self.containers.freshness().reloaded();
         self.containers.metrics().reloads.with_label_values(&["database"]).inc();
-        tracing::info!(containers = present.len(), is_ready, "read the containers from the database");
-        let (containers, filled) = (mark(status_then.as_ref()), filled(status_then.as_ref()));
-        self.loaded = Some(Loaded { containers, users, filled });
+        let (containers, ssh_keys) = (present.len(), keys.len());
+        tracing::info!(containers, ssh_keys, is_ready, "read the containers from the database");
+        self.loaded = Some(then.loaded());
         Ok(())
+    }
+
+    /// Whether a projection has all that there is.
+    fn is_all(&self, status: Option<&Status>) -> bool {
+        !self.has_owner || status.is_some_and(Status::is_ready)
     }
 
     /// The ids of all rows that are no tombstones.
@@ -185,6 +233,23 @@ impl Feed {
             let alive = changes.iter().filter(|change| matches!(change, Change::Is(_)));
             present.extend(alive.map(Change::id));
             self.containers.apply(changes, Origin::Database);
+            match entries.into_iter().next_back() {
+                Some(last) => after = Some(last.key),
+                None => return Ok(present),
+            }
+        }
+    }
+
+    /// The same of keys.
+    async fn load_keys(&self, database: &Database) -> Result<HashSet<i64>, StoreError> {
+        let table = Table::live(&ssh_keys::SHAPE);
+        let (mut after, mut present): (Option<String>, _) = (None, HashSet::new());
+        loop {
+            let entries = table.page(database, after.as_deref(), PAGE_ROWS).await?;
+            let changes: Vec<KeyChange> = entries.iter().filter_map(KeyChange::of).collect();
+            let alive = changes.iter().filter(|change| matches!(change, KeyChange::Is(_)));
+            present.extend(alive.map(KeyChange::id));
+            self.containers.ssh_keys().apply(changes, Origin::Database);
             match entries.into_iter().next_back() {
                 Some(last) => after = Some(last.key),
                 None => return Ok(present),
@@ -210,15 +275,16 @@ impl Feed {
     }
 }
 
-async fn status(database: &Database, name: &str) -> Result<Option<Status>, StoreError> {
-    Ok(projection::list(database).await?.into_iter().find(|status| status.name == name))
-}
-
 fn mark(status: Option<&Status>) -> Mark {
     status.map_or(Mark { epoch: None, seq: 0 }, |status| Mark { epoch: status.epoch, seq: status.covered_seq })
 }
 
-fn filled(status: Option<&Status>) -> (Option<Micros>, bool) {
+/// Of two places in one stream; all of it is told where they are not comparable.
+fn earlier(one: Mark, other: Mark) -> Mark {
+    if one.epoch == other.epoch { if one.seq < other.seq { one } else { other } } else { Mark { epoch: None, seq: 0 } }
+}
+
+fn filled(status: Option<&Status>) -> Filled {
     (status.and_then(|status| status.finished_at), status.is_some_and(Status::is_ready))
 }
 
@@ -237,7 +303,7 @@ impl Gap {
     }
 }
 
-/// Hears of containers.
+/// Hears of containers and keys.
 #[derive(Debug)]
 struct Listener {
     containers: Containers,
@@ -247,16 +313,20 @@ struct Listener {
 #[async_trait]
 impl Follower for Listener {
     async fn message(&mut self, seq: u64, message: &Message) {
-        let entry = match Projected.read(message) {
-            Ok(Some(Entry { key: Key::Is(key), version, deleted, fields })) => Entry { key, version, deleted, fields },
-            Ok(_) => return,
-            Err(error) => {
-                // The durable consumer makes it a dead letter.
-                tracing::error!(seq, subject = message.subject, ?error, "nobody can tell what became of a container");
-                return;
-            }
-        };
-        self.containers.apply(Change::of(&entry), Origin::Event(seq));
+        let told = row(ProjectedContainers.read(message)).and_then(|container| match container {
+            Some(container) => Ok(self.containers.apply(Change::of(&container), Origin::Event(seq))),
+            None => Ok(row(ProjectedKeys.read(message))?
+                .map_or(0, |key| self.containers.ssh_keys().apply(KeyChange::of(&key), Origin::Event(seq)))),
+        });
+        if let Err(error) = told {
+            // The durable consumer makes it a dead letter.
+            tracing::error!(
+                seq,
+                subject = message.subject,
+                ?error,
+                "nobody can tell what became of a container or key"
+            );
+        }
     }
 
     async fn reset(&mut self) {
@@ -270,6 +340,14 @@ impl Follower for Listener {
             self.containers.freshness().caught_up();
         }
     }
+}
+
+/// The row of an event; none if the event is another's.
+fn row(read: Result<Option<Entry<Key>>, Failure>) -> Result<Option<Entry>, Failure> {
+    Ok(match read? {
+        Some(Entry { key: Key::Is(key), version, deleted, fields }) => Some(Entry { key, version, deleted, fields }),
+        _ => None,
+    })
 }
 
 /// Hears of users who are gone.

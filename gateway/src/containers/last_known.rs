@@ -14,11 +14,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::containers::layer::Knowledge;
-use crate::containers::{Change, Containers, Origin, Record};
+use crate::containers::{Change, Containers, KeyChange, KeyRecord, Origin, Record};
 use crate::table::ports::{PortProtocol, PortRule};
 
 /// Grows when older releases cannot read the file any more.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Between the first change and the file that has it. A file that takes long to write is written more seldom.
 const DEBOUNCE: Duration = Duration::from_secs(2);
 const WRITING_SHARE: u32 = 20;
@@ -34,9 +34,11 @@ pub struct LastKnown {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Line {
-    Header { format: u32, as_of: Micros },
+    Header { format: u32, as_of: Micros, is_all_keys: bool },
     Container(Record),
     Gone { id: ContainerId, version: i64 },
+    Key(KeyRecord),
+    GoneKey { id: i64, version: i64 },
     Port { container: ContainerId, port: u16, target_port: u16, protocol: String },
     DeletedUser(UserId),
     End { lines: u64 },
@@ -123,12 +125,15 @@ fn read(path: &Path) -> io::Result<Vec<Line>> {
 }
 
 fn publish(lines: Vec<Line>, containers: &Containers) {
-    let (mut as_of, mut changes, mut rules, mut users) = (0, Vec::new(), Vec::new(), Vec::new());
+    let (mut as_of, mut changes, mut keys, mut rules, mut users) = (0, Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut is_all_keys = false;
     for line in lines {
         match line {
-            Line::Header { as_of: at, .. } => as_of = at,
+            Line::Header { as_of: at, is_all_keys: all, .. } => (as_of, is_all_keys) = (at, all),
             Line::Container(record) => changes.push(Change::Is(record)),
             Line::Gone { id, version } => changes.push(Change::Gone { id, version }),
+            Line::Key(record) => keys.push(KeyChange::Is(record)),
+            Line::GoneKey { id, version } => keys.push(KeyChange::Gone { id, version }),
             Line::Port { container, port, target_port, protocol } => {
                 let protocol = PortProtocol::ALL.into_iter().find(|known| known.as_str() == protocol);
                 rules.extend(
@@ -142,6 +147,12 @@ fn publish(lines: Vec<Line>, containers: &Containers) {
     }
     containers.delete_users(users);
     containers.set_ports(rules);
+    for keys in keys.chunks(BATCH) {
+        containers.ssh_keys().apply(keys.iter().copied(), Origin::Database);
+    }
+    if is_all_keys {
+        containers.ssh_keys().set_complete();
+    }
     while !changes.is_empty() {
         let rest = changes.split_off(changes.len().min(BATCH));
         containers.apply(std::mem::replace(&mut changes, rest), Origin::Database);
@@ -163,9 +174,13 @@ fn write(path: &Path, as_of: Micros, knowledge: &Knowledge) -> io::Result<()> {
         protocol: rule.protocol.as_str().to_owned(),
     });
     let users = knowledge.deleted_users.iter().map(|user| Line::DeletedUser(*user));
-    let header = std::iter::once(Line::Header { format: FORMAT, as_of });
+    let keys = knowledge.keys.iter().map(|change| match change {
+        KeyChange::Is(record) => Line::Key(*record),
+        KeyChange::Gone { id, version } => Line::GoneKey { id: *id, version: *version },
+    });
+    let header = std::iter::once(Line::Header { format: FORMAT, as_of, is_all_keys: knowledge.is_all_keys });
     let mut lines = 0;
-    for line in header.chain(users).chain(ports).chain(gone).chain(records) {
+    for line in header.chain(users).chain(ports).chain(keys).chain(gone).chain(records) {
         put(&mut out, &line)?;
         lines += 1;
     }

@@ -13,8 +13,10 @@ use tokio_util::sync::CancellationToken;
 use crate::containers::freshness::Freshness;
 use crate::containers::keeper::Keeper;
 use crate::containers::metrics::Metrics;
+use crate::containers::ssh_keys::{KeyChange, SshKeys};
 use crate::containers::templates::Templates;
 use crate::containers::wake::{Timing, Wakes};
+use crate::containers::watches::Watches;
 use crate::containers::{Change, Record};
 use crate::ingress::Rules;
 use crate::live::{Backend, Ledger, LedgerReader, Life, LiveRoute, Status};
@@ -50,6 +52,8 @@ struct Shared {
     metrics: Arc<Metrics>,
     freshness: Freshness,
     wakes: Wakes,
+    watches: Watches,
+    ssh_keys: SshKeys,
     templates: Templates,
     /// What the streams of a container have to come to an end when it stops.
     drain: Duration,
@@ -85,6 +89,9 @@ pub(super) struct Knowledge {
     pub gone: Vec<(ContainerId, i64)>,
     pub rules: Vec<PortRule>,
     pub deleted_users: Vec<UserId>,
+    pub keys: Vec<KeyChange>,
+    /// There are no other keys.
+    pub is_all_keys: bool,
 }
 
 /// What a change means for what goes on with a container.
@@ -110,8 +117,11 @@ impl Containers {
         let metrics = Arc::new(Metrics::on(registry)?);
         router.update(|snapshot| snapshot.containers.set_zone(zone));
         let wakes = Wakes::new(router.clone(), keeper, Arc::clone(&metrics), timing);
+        let watches = Watches::new(router.clone());
+        let ssh_keys = SshKeys::new(router.clone(), watches.clone());
         let (freshness, state) = (Freshness::new(Arc::clone(&metrics), clock), Mutex::default());
-        Ok((Self(Arc::new(Shared { router, metrics, freshness, wakes, templates, drain, state })), reader))
+        let shared = Shared { router, metrics, freshness, wakes, watches, ssh_keys, templates, drain, state };
+        Ok((Self(Arc::new(shared)), reader))
     }
 
     /// How new what is published is.
@@ -122,6 +132,16 @@ impl Containers {
     /// Who wakes containers that sleep.
     pub fn wakes(&self) -> &Wakes {
         &self.0.wakes
+    }
+
+    /// Who has to know at once when a container or a key changes.
+    pub fn watches(&self) -> &Watches {
+        &self.0.watches
+    }
+
+    /// The keys that open the containers.
+    pub fn ssh_keys(&self) -> &SshKeys {
+        &self.0.ssh_keys
     }
 
     pub(super) fn metrics(&self) -> &Arc<Metrics> {
@@ -187,6 +207,7 @@ impl Containers {
     /// What the stream told by its old numbers is not to be waited for.
     pub fn forget_positions(&self) {
         self.state().heard.clear();
+        self.0.ssh_keys.forget_positions();
     }
 
     /// All containers that there are have been told once.
@@ -208,7 +229,9 @@ impl Containers {
             now.containers.iter().filter(|(_, live)| live.backend().is_some_and(|it| new.contains(&it.owner())));
         let owned: Vec<ContainerId> = owned.map(|(id, _)| id).collect();
         drop(now);
-        self.remove_all(state, owned)
+        let removed = self.remove_all(state, owned);
+        self.0.ssh_keys.delete_users(&new);
+        removed
     }
 
     /// Sets what containers have on ports of the gateway, all at once; none takes it away. A rule of a container that is
@@ -246,8 +269,12 @@ impl Containers {
 
     /// Everything that is known, as it would have to be told to come to the same.
     pub(super) fn knowledge(&self) -> Knowledge {
-        let state = self.state();
+        // Before it is looked at which keys there are: there may be more of them then, and not fewer.
+        let is_all_keys = self.0.router.snapshot().ssh_keys.is_complete();
+        let (keys, state) = (self.0.ssh_keys.knowledge(), self.state());
         Knowledge {
+            keys,
+            is_all_keys,
             containers: self.0.router.snapshot().containers.clone(),
             gone: state.gone.iter().map(|(id, version)| (*id, *version)).collect(),
             rules: state.rules(),
@@ -293,6 +320,7 @@ impl Containers {
             }
         }
         self.0.wakes.tell(told);
+        self.0.watches.tell(told, &[]);
     }
 
     fn rules(&self) -> Vec<PortRule> {

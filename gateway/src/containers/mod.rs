@@ -15,11 +15,13 @@ mod layer;
 mod metrics;
 mod record;
 mod refreshed;
+mod ssh_keys;
 pub mod store;
 mod templates;
 #[cfg(test)]
 pub(crate) mod tests;
 mod wake;
+mod watches;
 
 pub use feed::Feed;
 pub use freshness::Freshness;
@@ -27,4 +29,6 @@ pub use last_known::LastKnown;
 pub use layer::{Config, Containers, Origin};
 pub use record::{Change, Record};
 pub use refreshed::announce_refreshes;
+pub use ssh_keys::{KeyChange, KeyRecord, SshKeys};
 pub use wake::{Timing, Wakes, Woken};
+pub use watches::{Subject, Watch, Watches};

@@ -1,13 +1,15 @@
 //! What the gateway keeps of a container.
 
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 
 use edd_events::compute_cache::containers;
 use edd_events::projection::Entry;
+use edd_proto::compute::Container;
 use edd_proto::{ContainerId, UserId};
 use serde::{Deserialize, Serialize};
 
-use crate::live::{LiveRoute, Place, Status};
+use crate::live::{LiveRoute, Place, SshAccess, Status};
 use crate::route::Authority;
 
 /// A container, as far as requests are concerned.
@@ -22,6 +24,8 @@ pub struct Record {
     pub address: Option<Authority>,
     pub https_enabled: bool,
     pub redirect_to_https: bool,
+    /// Who may log in and how; none: nobody, because SSH is off.
+    pub ssh: Option<SshAccess>,
 }
 
 /// What became of a container.
@@ -50,6 +54,7 @@ impl Change {
             address: Authority::parse(&address).ok(),
             https_enabled: container.https_enabled,
             redirect_to_https: container.redirect_to_https,
+            ssh: ssh_access(&container),
         }))
     }
 
@@ -68,6 +73,18 @@ impl Change {
     }
 }
 
+/// None if nobody is let in: SSH is off, or its port is none.
+fn ssh_access(container: &Container) -> Option<SshAccess> {
+    let port = u16::try_from(container.ssh_port).ok().filter(|_| container.ssh_enabled)?;
+    let only_keys = container.ssh_keys_restricted.then(|| {
+        let mut keys = container.ssh_key_ids.clone();
+        keys.sort_unstable();
+        keys.into_boxed_slice()
+    });
+    let host_key = container.ssh_host_key_fingerprint.parse().ok();
+    Some(SshAccess { port: NonZeroU16::new(port), host_key, only_keys })
+}
+
 /// An IPv6 address as authorities have it.
 fn bracketed(address: &str) -> String {
     match address.parse::<IpAddr>() {
@@ -82,7 +99,7 @@ impl Record {
         let backend = live.backend()?;
         let address = match backend.place() {
             Place::Nowhere => None,
-            Place::Ip(ip, port) => Some(Authority { host: bracketed(&ip.to_string()).into(), port: *port }),
+            Place::Ip(ip, port) => Some(Authority::of_ip(*ip, *port)),
             Place::Name(upstream) => Some(upstream.authority().clone()),
         };
         Some(Self {
@@ -93,6 +110,7 @@ impl Record {
             address,
             https_enabled: backend.https_enabled(),
             redirect_to_https: live.route.https_only,
+            ssh: backend.ssh().cloned(),
         })
     }
 }
@@ -127,6 +145,31 @@ mod tests {
         assert_eq!((record.status, record.version, record.https_enabled), (Status::Running, 3, true));
         assert_eq!(record.address.unwrap().to_string(), "10.0.0.7:80");
         assert_eq!(change(None), Change::Gone { id: ID.parse().unwrap(), version: 3 });
+    }
+
+    #[test]
+    fn who_may_log_in_is_told_in_few_bytes() {
+        let ssh = |change: &dyn Fn(&mut Container)| {
+            let mut container = Container { ssh_enabled: true, ssh_port: 22, ..container("10.0.0.7", 80) };
+            change(&mut container);
+            match super::tests::change(Some(container)) {
+                Change::Is(record) => record.ssh,
+                Change::Gone { .. } => panic!("it lives"),
+            }
+        };
+        let fingerprint = "SHA256:UCUiLr7Pjs9wFFJMDByLgc3NrtdU344OgUM45wZPcIQ";
+        let known = ssh(&|it| it.ssh_host_key_fingerprint = fingerprint.to_owned()).unwrap();
+        assert_eq!(known.port.map(NonZeroU16::get), Some(22));
+        assert_eq!((known.host_key.unwrap().to_string().as_str(), known.only_keys), (fingerprint, None));
+        assert_eq!(ssh(&|it| it.ssh_host_key_fingerprint = "SHA256:x".to_owned()).unwrap().host_key, None);
+        assert_eq!(ssh(&|it| it.ssh_port = 0), Some(SshAccess::default()), "the platform starts what is asked for");
+        for port in [-1, 65_536] {
+            assert_eq!(ssh(&|it| it.ssh_port = port), None, "{port}");
+        }
+        assert_eq!(ssh(&|it| it.ssh_enabled = false), None);
+        let restricted = ssh(&|it| (it.ssh_keys_restricted, it.ssh_key_ids) = (true, vec![7, 3]));
+        assert_eq!(restricted.unwrap().only_keys.as_deref(), Some(&[3, 7][..]));
+        assert_eq!(ssh(&|it| it.ssh_keys_restricted = true).unwrap().only_keys.as_deref(), Some(&[][..]));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::containers::Record;
 use crate::containers::layer::Ending;
-use crate::live::{Backend, Common, Lead, Ledger, Life, LiveRoute, Place, Status};
+use crate::live::{Backend, Common, Lead, Ledger, Life, LiveRoute, Place, SshAccess, Status};
 use crate::metrics::Metrics as GatewayMetrics;
 use crate::route::{Action, Authority, HostPattern, PathPrefix, Protocol, Route, RouteId, Source};
 use crate::route_metrics::RouteMetrics;
@@ -19,6 +19,8 @@ pub(super) struct Templates {
     https_only: Template,
     port: Template,
     common: Arc<Common>,
+    /// What is the same in all containers that have no SSH server and take any key.
+    plain_ssh: Arc<SshAccess>,
     names: Upstreams,
 }
 
@@ -53,6 +55,7 @@ impl Templates {
             port: Template::new(Route { id: port_id, ..plain.clone() }, metrics),
             plain: Template::new(plain, metrics),
             common,
+            plain_ssh: Arc::default(),
             names: Upstreams::of_containers(),
         }
     }
@@ -87,7 +90,14 @@ impl Templates {
         let backend = Backend::new(&self.common, &life, place, record.version, record.status);
         // What answers no HTTPS must not send anybody there.
         let template = if record.redirect_to_https && record.https_enabled { &self.https_only } else { &self.plain };
-        template.live(backend.with_https(record.https_enabled))
+        template.live(backend.with_https(record.https_enabled).with_ssh(self.ssh(record)))
+    }
+
+    fn ssh(&self, record: &Record) -> Option<Arc<SshAccess>> {
+        record.ssh.as_ref().map(|access| match access {
+            access if *access == *self.plain_ssh => Arc::clone(&self.plain_ssh),
+            access => Arc::new(access.clone()),
+        })
     }
 
     /// The route from a port of the gateway; none while the container has no address.

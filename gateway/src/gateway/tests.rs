@@ -122,6 +122,7 @@ impl Served {
             http: local,
             https: local,
             admin: local,
+            ssh: None,
             dynamic_bind: std::net::Ipv4Addr::LOCALHOST.into(),
             routes_file,
             data_dir: dir.path().to_owned(),

@@ -28,6 +28,7 @@ const MAX_MESSAGE_BYTES: usize = 16 * 1024;
 pub enum Role {
     Http,
     Https,
+    Ssh,
     Admin,
     /// A port of containers; which one, the socket tells.
     Dynamic,

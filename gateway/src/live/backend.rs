@@ -9,8 +9,8 @@ use pingora_core::upstreams::peer::HttpPeer;
 use serde::{Deserialize, Serialize};
 
 use crate::live::life::{Ledger, Life, Visit};
-use crate::live::{Hop, peer};
-use crate::route::{Protocol, Route};
+use crate::live::{Hop, SshAccess, peer};
+use crate::route::{Authority, Protocol, Route};
 use crate::upstream::Upstream;
 
 /// What a container does, as far as requests are concerned.
@@ -88,18 +88,25 @@ pub struct Backend {
     version: i64,
     status: Status,
     https_enabled: bool,
+    ssh: Option<Arc<SshAccess>>,
 }
 
 impl Backend {
     pub fn new(common: &Arc<Common>, life: &Arc<Life>, place: Place, version: i64, status: Status) -> Self {
         let (common, life) = (Arc::clone(common), Arc::clone(life));
-        Self { common, life, place, version, status, https_enabled: true }
+        Self { common, life, place, version, status, https_enabled: true, ssh: None }
     }
 
     /// Whether its host answers over HTTPS; it does unless told otherwise.
     #[must_use]
     pub fn with_https(self, https_enabled: bool) -> Self {
         Self { https_enabled, ..self }
+    }
+
+    /// Who may log in; nobody unless told otherwise.
+    #[must_use]
+    pub fn with_ssh(self, ssh: Option<Arc<SshAccess>>) -> Self {
+        Self { ssh, ..self }
     }
 
     pub fn container(&self) -> ContainerId {
@@ -128,6 +135,21 @@ impl Backend {
 
     pub fn https_enabled(&self) -> bool {
         self.https_enabled
+    }
+
+    /// Who may log in and how; none: nobody.
+    pub fn ssh(&self) -> Option<&SshAccess> {
+        self.ssh.as_deref()
+    }
+
+    /// Where another of its ports is; none while it has no address.
+    pub fn authority(&self, port: u16) -> Option<Authority> {
+        let host = match &self.place {
+            Place::Nowhere => return None,
+            Place::Ip(ip, _) => return Some(Authority::of_ip(*ip, port)),
+            Place::Name(upstream) => upstream.authority().host.clone(),
+        };
+        Some(Authority { host, port })
     }
 
     /// A request or a stream begins.

@@ -3,6 +3,7 @@
 mod backend;
 mod life;
 mod peer;
+mod ssh;
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -14,6 +15,7 @@ pub use backend::{Backend, Common, Place, Status};
 pub use life::{Ledger, LedgerReader, Life, Usage, Visit};
 use pingora_core::upstreams::peer::HttpPeer;
 use serde::Serialize;
+pub use ssh::SshAccess;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;

@@ -85,6 +85,7 @@ impl Edge {
             http: any,
             https: any,
             admin: any,
+            ssh: None,
             dynamic_bind: any.ip(),
             routes_file,
             data_dir: dir.to_owned(),

@@ -8,7 +8,9 @@
 
 pub mod containers;
 mod explain;
+pub mod fingerprint;
 pub mod ports;
+pub mod ssh_keys;
 
 use std::borrow::{Borrow, Cow};
 use std::sync::Arc;

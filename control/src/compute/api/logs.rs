@@ -25,7 +25,7 @@ pub(super) struct Which {
 
 pub(super) async fn open(
     UrlCaller(caller): UrlCaller,
-    State(Api { service, verifier, sockets }): State<Api>,
+    State(Api { service, verifier, sockets, .. }): State<Api>,
     Path(id): Path<String>,
     Query(which): Query<Which>,
     opening: Opening,

@@ -49,7 +49,7 @@ impl Said<'_> {
 
 pub(super) async fn open(
     UrlCaller(caller): UrlCaller,
-    State(Api { service, verifier, sockets }): State<Api>,
+    State(Api { service, verifier, sockets, .. }): State<Api>,
     opening: Opening,
 ) -> Result<Response, Error> {
     let user = caller.may("compute", "read", &["containers"])?.owner();

@@ -46,7 +46,7 @@ fn size(columns: u16, rows: u16) -> Size {
 
 pub(super) async fn open(
     UrlCaller(caller): UrlCaller,
-    State(Api { service, verifier, sockets }): State<Api>,
+    State(Api { service, verifier, sockets, .. }): State<Api>,
     context: Context,
     Path(id): Path<String>,
     Query(wanted): Query<Wanted>,

@@ -8,7 +8,7 @@ use edd_proto::compute::{Container as Told, ContainerStatus};
 use edd_proto::{ContainerId, UserId};
 
 use super::{InstanceType, MountPaths, Wanted};
-use crate::compute::platform::PullPolicy;
+use crate::compute::platform::{PullPolicy, SshServer};
 
 /// What a container does, as the world is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +83,8 @@ pub struct Container {
     pub is_starting: bool,
     pub address: Option<IpAddr>,
     pub http_port: u16,
-    pub ssh_port: Option<u16>,
+    /// None: whoever logs in is let in by the platform.
+    pub ssh: Option<SshServer>,
     /// Of the last request, or of the last time that it was to run.
     pub last_active_at: Micros,
     /// Failures since it last did what was wanted.
@@ -129,13 +130,13 @@ impl Container {
             status: self.status.number().into(),
             address: self.address.map(|address| address.to_string()).unwrap_or_default(),
             http_port: self.http_port.into(),
-            ssh_port: self.ssh_port.unwrap_or_default().into(),
+            ssh_port: self.ssh.as_ref().map_or(0, |ssh| ssh.port).into(),
             ssh_enabled: self.access.ssh_enabled,
             https_enabled: self.access.https_enabled,
             redirect_to_https: self.access.redirect_to_https,
             ssh_keys_restricted: self.access.ssh_keys.is_some(),
             ssh_key_ids: self.access.ssh_keys.clone().unwrap_or_default(),
-            ssh_host_key_fingerprint: String::new(),
+            ssh_host_key_fingerprint: self.ssh.as_ref().map(|ssh| ssh.host_key.clone()).unwrap_or_default(),
         }
     }
 

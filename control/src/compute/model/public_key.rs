@@ -80,14 +80,14 @@ fn check_strength(key: &KeyData) -> Result<(), Invalid> {
         let bytes = number.as_positive_bytes().unwrap_or_default();
         bytes.len() * 8 - bytes.first().map_or(0, |first| first.leading_zeros() as usize)
     };
-    let (modulus, exponent) = (bits(&rsa.n), rsa.e.as_positive_bytes().unwrap_or_default());
+    let (modulus, exponent) = (bits(rsa.n()), rsa.e().as_positive_bytes().unwrap_or_default());
     if !RSA_BITS.contains(&modulus) {
         let rule =
             format!("its {modulus} bits of RSA are not within 2048 to 16384: make a key with ssh-keygen -t ed25519");
         return Err(Invalid::new("public_key", rule));
     }
     let is_odd = |number: &[u8]| number.last().is_some_and(|last| last % 2 == 1);
-    if !is_odd(exponent) || exponent == [1] || !rsa.n.as_positive_bytes().is_some_and(is_odd) {
+    if !is_odd(exponent) || exponent == [1] || !rsa.n().as_positive_bytes().is_some_and(is_odd) {
         return Err(Invalid::new("public_key", "it is no RSA key: make one with ssh-keygen -t ed25519"));
     }
     Ok(())

@@ -3,6 +3,7 @@
 mod life;
 mod limits;
 mod sessions;
+mod ssh;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -18,6 +19,7 @@ use tokio::net::TcpStream;
 pub(super) use self::life::*;
 pub(super) use self::limits::*;
 pub(super) use self::sessions::*;
+pub(super) use self::ssh::*;
 use super::{
     Exec, Exit, Input, LogQuery, Observed, Output, Phase, Platform, PlatformError, PullPolicy, Session, Size, Spec,
 };
@@ -26,7 +28,7 @@ use super::{
 const PATIENCE: Duration = Duration::from_secs(20);
 const GRACE: Duration = Duration::from_secs(5);
 
-/// A place where a platform's containers are.
+/// A place where a platform's containers are, whose SSH servers are set up as [`sshd`] says.
 #[async_trait]
 pub(super) trait Machine: Send + Sync {
     /// An instance of the platform; never two at once.
@@ -34,6 +36,11 @@ pub(super) trait Machine: Send + Sync {
 
     /// What there still is of a container besides its entry in the platform: processes, links, groups, mounts.
     fn leftovers(&self, id: ContainerId) -> Vec<String>;
+
+    /// Containers have users besides root.
+    fn has_users(&self) -> bool {
+        true
+    }
 
     /// Containers run in something else than edd's own processes.
     fn outlives_edd(&self) -> bool {
@@ -58,6 +65,8 @@ macro_rules! suite {
             sessions_hold_back_what_is_not_read,
             sessions_run_on_a_terminal,
             sessions_end_when_they_are_dropped,
+            sessions_run_as_users,
+            gateways_log_in_by_ssh,
             logs_are_told_and_followed,
             a_paused_container_does_nothing,
             mounted_directories_outlive_a_stop,

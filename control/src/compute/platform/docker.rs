@@ -10,8 +10,11 @@
 //! container should be is kept in a label as well, so that this process may die at any point.
 
 mod container;
+mod image;
+mod log;
 mod network;
 mod session;
+mod sshd;
 mod watch;
 
 use std::collections::HashMap;
@@ -21,36 +24,31 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::Docker;
-use bollard::container::LogOutput;
 use bollard::errors::Error;
 use bollard::models::{ContainerInspectResponse, VolumeCreateRequest};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
-    LogsOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptionsBuilder, StopContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+    RemoveVolumeOptionsBuilder, StopContainerOptionsBuilder,
 };
 use bytes::Bytes;
 use edd_proto::ContainerId;
-use futures_util::{StreamExt, TryStreamExt};
 use tokio::net::TcpStream;
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::Instant;
 
 use self::container::Ports;
-use super::{Capabilities, Exec, Image, LogQuery, Observed, Phase, Platform, PlatformError, PullPolicy, Session, Spec};
+use super::sshd::Sshd;
+use super::{Capabilities, Exec, Image, LogQuery, Observed, Phase, Platform, PlatformError, Session, Spec};
 
 /// Longest wait for one answer of the engine, seconds.
 const ANSWER_TIMEOUT_S: u64 = 120;
 /// Changes that a slow watcher may fall behind by.
 const WATCHED: usize = 1024;
-/// How long a container that runs may take until its HTTP port answers; then it counts as running all the same, since
-/// not everything speaks HTTP.
+/// How long a container that runs may take until it answers where its image says; then it counts as running all the
+/// same, since that an image exposes a port does not make a program listen there.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two looks at a container that starts.
 const READY_POLL: Duration = Duration::from_millis(50);
-/// Lines of a log that wait for their reader.
-const LOG_LINES: usize = 256;
-/// Longest line of a log, in bytes; what is longer comes in several.
-const MAX_LINE_BYTES: usize = 16 * 1024;
 
 /// A Docker engine.
 #[derive(Clone)]
@@ -62,6 +60,8 @@ pub struct DockerPlatform {
     default_image: Arc<str>,
     /// One engine may serve several.
     installation: Arc<str>,
+    /// None: SSH servers of images are left alone, and sessions are the way in.
+    sshd: Option<Arc<Sshd>>,
     /// As wanted last, where the engine has something older.
     wanted: Arc<Mutex<HashMap<ContainerId, Spec>>>,
     changes: broadcast::Sender<ContainerId>,
@@ -75,11 +75,17 @@ impl fmt::Debug for DockerPlatform {
 
 impl DockerPlatform {
     /// Finds the engine at the socket `path`, and makes the network. `default_image` is what a tenant gets who names none,
-    /// `installation` a name that no other installation on this engine has.
+    /// `installation` a name that no other installation on this engine has, `sshd` how SSH servers of images that have
+    /// one are set up.
     ///
     /// # Errors
     /// [`PlatformError::Unavailable`]: nobody answers there.
-    pub async fn connect(path: &str, default_image: &str, installation: &str) -> Result<Self, PlatformError> {
+    pub async fn connect(
+        path: &str,
+        default_image: &str,
+        installation: &str,
+        sshd: Option<Sshd>,
+    ) -> Result<Self, PlatformError> {
         let connect = async {
             let docker = Docker::connect_with_unix(path, ANSWER_TIMEOUT_S, bollard::API_DEFAULT_VERSION)?;
             let docker = docker.negotiate_version().await?;
@@ -99,6 +105,7 @@ impl DockerPlatform {
             engine: engine.into(),
             default_image: default_image.into(),
             installation: installation.into(),
+            sshd: sshd.map(Arc::new),
             wanted: Arc::default(),
             changes: broadcast::channel(WATCHED).0,
         };
@@ -128,38 +135,6 @@ impl DockerPlatform {
         self.inspect(id).await?.ok_or(PlatformError::NotFound(id))
     }
 
-    /// The image's settings; fetched first if the policy says so.
-    async fn image(&self, spec: &Spec) -> Result<bollard::models::ImageInspect, PlatformError> {
-        let name = self.image_name(spec);
-        let found = match self.docker.inspect_image(name).await {
-            Ok(image) => Some(image),
-            Err(error) if status(&error) == Some(404) => None,
-            Err(error) if status(&error) == Some(400) => {
-                return Err(PlatformError::Impossible(format!("{name} is no name of an image: {}", message(&error))));
-            }
-            Err(error) => return Err(unavailable(error)),
-        };
-        match (found, spec.pull) {
-            (Some(image), PullPolicy::IfNotPresent | PullPolicy::Never) => Ok(image),
-            (None, PullPolicy::Never) => Err(PlatformError::Impossible(format!("there is no image {name} here"))),
-            (found, _) => {
-                let options = CreateImageOptionsBuilder::new().from_image(name).build();
-                let pulled: Result<Vec<_>, Error> =
-                    self.docker.create_image(Some(options), None, None).try_collect().await;
-                match (pulled, found) {
-                    (Ok(_), _) => self.docker.inspect_image(name).await.map_err(unavailable),
-                    (Err(error), _) => {
-                        Err(PlatformError::Impossible(format!("the image {name} cannot be fetched: {error}")))
-                    }
-                }
-            }
-        }
-    }
-
-    fn image_name<'s>(&'s self, spec: &'s Spec) -> &'s str {
-        if spec.image.is_empty() { &self.default_image } else { &spec.image }
-    }
-
     /// Makes the container, without starting it.
     async fn create(&self, spec: &Spec) -> Result<(), PlatformError> {
         let image = self.image(spec).await?;
@@ -171,8 +146,9 @@ impl DockerPlatform {
             };
             self.docker.create_volume(volume).await.map_err(unavailable)?;
         }
-        let labels = container::labels(spec, &self.installation);
-        let body = container::body(spec, self.image_name(spec), &self.network, labels, Ports::of(&image));
+        let mut labels = container::labels(spec, &self.installation);
+        labels.extend(container::run_labels(spec, Ports::of(&image), self.sshd.as_deref()));
+        let body = container::body(spec, self.image_name(spec), &self.network, labels);
         let options = CreateContainerOptionsBuilder::new().name(&container::name(spec.id)).build();
         match self.docker.create_container(Some(options), body).await {
             Ok(_) => Ok(()),
@@ -199,9 +175,14 @@ impl DockerPlatform {
         loop {
             let observed = container::observed(id, &self.ours(id).await?);
             let (Phase::Running, Some(address)) = (&observed.phase, observed.address) else { return Ok(observed) };
-            let connect = TcpStream::connect((address, observed.http_port));
-            let answers = matches!(tokio::time::timeout(READY_POLL, connect).await, Ok(Ok(_)));
-            if answers || Instant::now() >= deadline {
+            let answers = async |port: u16| {
+                matches!(tokio::time::timeout(READY_POLL, TcpStream::connect((address, port))).await, Ok(Ok(_)))
+            };
+            let lets_in = match &observed.ssh {
+                Some(ssh) => answers(ssh.port).await,
+                None => true,
+            };
+            if (lets_in && answers(observed.http_port).await) || Instant::now() >= deadline {
                 return Ok(observed);
             }
             tokio::time::sleep(READY_POLL).await;
@@ -234,17 +215,7 @@ impl Platform for DockerPlatform {
     }
 
     async fn images(&self) -> Result<Vec<Image>, PlatformError> {
-        let options = ListImagesOptionsBuilder::new().build();
-        let images = self.docker.list_images(Some(options)).await.map_err(unavailable)?;
-        let tags = images.into_iter().flat_map(|image| {
-            let size_mb = image.size / 1_000_000;
-            image.repo_tags.into_iter().map(move |tag| (tag, size_mb))
-        });
-        let listed = tags.filter(|(tag, _)| !tag.starts_with("<none>")).map(|(tag, size_mb)| {
-            let is_default = is_called(&tag, &self.default_image);
-            Image { name: tag, description: format!("{size_mb} MB"), is_default }
-        });
-        Ok(listed.collect())
+        self.listed_images().await
     }
 
     async fn ensure(&self, spec: &Spec) -> Result<(), PlatformError> {
@@ -274,13 +245,15 @@ impl Platform for DockerPlatform {
         }
         let spec = self.wanted(id).or(kept).ok_or(PlatformError::NotFound(id))?;
         // What it wrote outside of its volumes does not come back, and neither does an older form of it.
-        let is_fresh = found.as_ref().is_some_and(|found| container::is_fresh(found, &spec));
+        let sshd = self.sshd.as_deref();
+        let is_fresh = found.as_ref().is_some_and(|found| container::is_fresh(found, &spec, sshd));
         if !is_fresh {
             if found.is_some() {
                 self.remove(&container::name(id)).await?;
             }
             self.create(&spec).await?;
         }
+        self.set_up_sshd(id).await?;
         let options = None::<bollard::query_parameters::StartContainerOptions>;
         match self.docker.start_container(&container::name(id), options).await {
             Ok(()) => self.ready(id).await,
@@ -311,7 +284,7 @@ impl Platform for DockerPlatform {
         }
         // One that has ended looks the same whether it was told to or not. One that was never started is stopped.
         match self.wanted(id).or_else(|| container::spec(&found)) {
-            Some(spec) if !container::is_fresh(&found, &spec) => {
+            Some(spec) if !container::is_fresh(&found, &spec, self.sshd.as_deref()) => {
                 self.remove(&name).await?;
                 self.create(&spec).await
             }
@@ -387,40 +360,11 @@ impl Platform for DockerPlatform {
 
     async fn logs(&self, id: ContainerId, query: LogQuery) -> Result<mpsc::Receiver<Bytes>, PlatformError> {
         self.ours(id).await?;
-        let options = LogsOptionsBuilder::new().stdout(true).stderr(true).follow(query.follow);
-        let options = options.tail(&query.tail.to_string()).build();
-        let mut pieces = Box::pin(self.docker.logs(&container::name(id), Some(options)));
-        let (lines, reader) = mpsc::channel(LOG_LINES);
-        tokio::spawn(async move {
-            while let Some(Ok(piece)) = pieces.next().await {
-                let (LogOutput::StdOut { message }
-                | LogOutput::StdErr { message }
-                | LogOutput::StdIn { message }
-                | LogOutput::Console { message }) = piece;
-                let text = message.strip_suffix(b"\n").unwrap_or(&message);
-                let text = text.strip_suffix(b"\r").unwrap_or(text);
-                for line in text.chunks(MAX_LINE_BYTES) {
-                    if lines.send(message.slice_ref(line)).await.is_err() {
-                        return;
-                    }
-                }
-                if text.is_empty() && lines.send(Bytes::new()).await.is_err() {
-                    return;
-                }
-            }
-        });
-        Ok(reader)
+        Ok(log::open(&self.docker, &container::name(id), query))
     }
 
     /// The engine's containers go on.
     async fn shutdown(&self, _: Duration) {}
-}
-
-/// Whether an engine lists the image `name` as `tag`. Podman names a registry where there is none.
-fn is_called(tag: &str, name: &str) -> bool {
-    let prefix = ["localhost/", "docker.io/library/"].into_iter().find(|prefix| tag.starts_with(prefix));
-    let own = &tag[prefix.map_or(0, str::len)..];
-    [tag, own].into_iter().any(|tag| tag == name || tag.strip_suffix(":latest") == Some(name))
 }
 
 fn status(error: &Error) -> Option<u16> {

@@ -14,6 +14,7 @@
 //!
 //! A container has no way out to other networks unless the machine's administrator makes one.
 
+mod account;
 mod adoption;
 mod cgroup;
 mod children;

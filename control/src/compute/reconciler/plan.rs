@@ -89,7 +89,7 @@ pub(super) fn due_again(container: &Container, observed: Option<&Observed>, slee
 
 /// Takes over what the platform shows of a live container; what is to be told of that.
 pub(super) fn learn(container: &mut Container, observed: Option<&Observed>, now: Micros) -> Vec<Happening> {
-    let before = (container.status, container.address, container.http_port, container.ssh_port);
+    let before = (container.status, container.address, container.http_port, container.ssh.clone());
     let status = match (observed.map(|observed| &observed.phase), container.wanted) {
         (Some(Phase::Running), _) => Status::Running,
         (Some(Phase::Paused), _) => Status::Hibernated,
@@ -103,8 +103,8 @@ pub(super) fn learn(container: &mut Container, observed: Option<&Observed>, now:
     };
     let is_reachable = matches!(observed.map(|observed| &observed.phase), Some(Phase::Running | Phase::Paused));
     match observed.filter(|_| is_reachable) {
-        Some(Observed { address, http_port, ssh_port, .. }) => {
-            (container.address, container.http_port, container.ssh_port) = (*address, *http_port, *ssh_port);
+        Some(Observed { address, http_port, ssh, .. }) => {
+            (container.address, container.http_port, container.ssh) = (*address, *http_port, ssh.clone());
         }
         None => container.address = None,
     }
@@ -115,7 +115,7 @@ pub(super) fn learn(container: &mut Container, observed: Option<&Observed>, now:
         container.reason.clear();
     }
     let mut told = Vec::new();
-    let after = (status, container.address, container.http_port, container.ssh_port);
+    let after = (status, container.address, container.http_port, container.ssh.clone());
     if after.1.is_some() && (after.1, after.2, after.3) != (before.1, before.2, before.3) {
         told.push(Happening::AddressAssigned);
     }
@@ -180,7 +180,7 @@ mod tests {
             is_starting: false,
             address: None,
             http_port: 0,
-            ssh_port: None,
+            ssh: None,
             last_active_at: 0,
             attempts: 0,
             due_at: None,
@@ -193,7 +193,7 @@ mod tests {
     fn observed(phase: Phase) -> Observed {
         let id: ContainerId = "abcdefgh12".parse().expect("an id");
         let address = matches!(phase, Phase::Running | Phase::Paused).then(|| [10, 0, 0, 1].into());
-        Observed { id, phase, address, http_port: 80, ssh_port: None }
+        Observed { id, phase, address, http_port: 80, ssh: None }
     }
 
     #[test]

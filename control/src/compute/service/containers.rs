@@ -111,7 +111,7 @@ impl Service {
             is_starting: false,
             address: None,
             http_port: 0,
-            ssh_port: None,
+            ssh: None,
             last_active_at: now,
             attempts: 0,
             due_at: Some(now),

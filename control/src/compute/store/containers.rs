@@ -9,6 +9,7 @@ use sqlx::{Any, AnyConnection, AssertSqlSafe, Row, query, query_scalar};
 
 use super::{Connection, broken, flag, parsed, small, unknown};
 use crate::compute::model::{Access, Container, MountPaths, Status, Wanted};
+use crate::compute::platform::SshServer;
 
 /// Keys that one container may be restricted to.
 const MAX_KEYS: u32 = 1000;
@@ -44,7 +45,7 @@ fn read(row: &AnyRow, id: ContainerId) -> sqlx::Result<Container> {
         serde_json::from_str(row.try_get("mount_paths")?).map_err(|error| broken("mount_paths", error))?;
     let address: &str = row.try_get("address")?;
     let (status, wanted): (i64, &str) = (row.try_get("status")?, row.try_get("wanted")?);
-    let ssh_port: u16 = small(row, "ssh_port")?;
+    let ssh = SshServer { port: small(row, "ssh_port")?, host_key: row.try_get("ssh_host_key")? };
     Ok(Container {
         id,
         owner: parsed(row, "user_id")?,
@@ -73,7 +74,7 @@ fn read(row: &AnyRow, id: ContainerId) -> sqlx::Result<Container> {
         is_starting: flag(row, "is_starting")?,
         address: if address.is_empty() { None } else { Some(parsed(row, "address")?) },
         http_port: small(row, "http_port")?,
-        ssh_port: Some(ssh_port).filter(|port| *port > 0),
+        ssh: Some(ssh).filter(|ssh| ssh.port > 0),
         last_active_at: row.try_get("last_active_at")?,
         attempts: small(row, "attempts")?,
         due_at: row.try_get("due_at")?,
@@ -84,7 +85,7 @@ fn read(row: &AnyRow, id: ContainerId) -> sqlx::Result<Container> {
 }
 
 /// The columns that change, in the order in which [`bind_changing`] binds them.
-const CHANGING: [&str; 26] = [
+const CHANGING: [&str; 27] = [
     "name",
     "image",
     "pull_policy",
@@ -103,6 +104,7 @@ const CHANGING: [&str; 26] = [
     "address",
     "http_port",
     "ssh_port",
+    "ssh_host_key",
     "last_active_at",
     "attempts",
     "due_at",
@@ -129,7 +131,8 @@ fn bind_changing<'q>(statement: Statement<'q>, container: &Container) -> sqlx::R
     let statement = statement.bind(i64::from(container.is_starting));
     let statement = statement.bind(container.address.map(|address| address.to_string()).unwrap_or_default());
     let statement = statement.bind(i64::from(container.http_port));
-    let statement = statement.bind(i64::from(container.ssh_port.unwrap_or_default()));
+    let ssh = container.ssh.clone().unwrap_or(SshServer { port: 0, host_key: String::new() });
+    let statement = statement.bind(i64::from(ssh.port)).bind(ssh.host_key);
     let statement = statement.bind(container.last_active_at).bind(i64::from(container.attempts));
     let statement = statement.bind(container.due_at).bind(container.version).bind(container.deleted_at);
     let statement = statement.bind(container.owner_name.clone());

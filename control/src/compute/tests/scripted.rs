@@ -1,7 +1,7 @@
 //! A platform in memory. It waits within every call, so that a caller may be cut off there, and fails as it is told.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,8 +14,7 @@ use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, broadcast, mpsc};
 
 use crate::compute::platform::{
-    Capabilities, Exec, Exit, Image, Input, LogQuery, Observed, Output, Phase, Platform, PlatformError, Session, Size,
-    Spec,
+    Capabilities, Exec, Exit, Image, Input, LogQuery, Observed, Output, Phase, Platform, PlatformError, Session, Spec,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +54,7 @@ struct State {
     never_ready: Option<String>,
     calls: Vec<(Call, Option<ContainerId>)>,
     addresses: u8,
-    sizes: Vec<Size>,
+    ran: Vec<Exec>,
 }
 
 #[derive(Debug)]
@@ -65,6 +64,19 @@ pub struct Scripted {
     made: Notify,
     /// What containers write.
     pub log: broadcast::Sender<Bytes>,
+    /// Counted by its clones, of which every session has one.
+    sessions: Arc<()>,
+}
+
+/// What a session says to what it is told.
+fn said(input: Input) -> Output {
+    match input {
+        Input::Bytes(bytes) if *bytes == *b"exit" => Output::Exit(Exit::Code(0)),
+        Input::Bytes(bytes) => Output::Stdout(bytes),
+        Input::Eof => Output::Stdout(Bytes::from_static(b"eof")),
+        Input::Resize(size) => Output::Stdout(format!("{}x{}", size.columns, size.rows).into()),
+        Input::Signal(name) => Output::Exit(Exit::Signal(name)),
+    }
 }
 
 impl Default for Scripted {
@@ -77,13 +89,14 @@ impl Default for Scripted {
             never_ready: None,
             calls: Vec::new(),
             addresses: 1,
-            sizes: Vec::new(),
+            ran: Vec::new(),
         };
         Self {
             state: Mutex::new(state),
             hints: broadcast::Sender::new(16),
             made: Notify::new(),
             log: broadcast::Sender::new(64),
+            sessions: Arc::default(),
         }
     }
 }
@@ -93,6 +106,9 @@ pub fn unavailable() -> PlatformError {
 }
 
 impl Scripted {
+    /// A program that takes no input.
+    pub const DEAF: &str = "deaf";
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -137,8 +153,14 @@ impl Scripted {
         self.state().calls.iter().filter(|(made, _)| *made == call).count()
     }
 
-    pub fn sizes(&self) -> Vec<Size> {
-        self.state().sizes.clone()
+    /// What was run in containers.
+    pub fn ran(&self) -> Vec<Exec> {
+        self.state().ran.clone()
+    }
+
+    /// How much of that still runs.
+    pub fn running(&self) -> usize {
+        Arc::strong_count(&self.sessions) - 1
     }
 
     /// Something happens to a container without anybody's doing.
@@ -192,7 +214,7 @@ impl Scripted {
 fn observed(id: ContainerId, held: &Held) -> Observed {
     let is_up = matches!(held.phase, Phase::Running | Phase::Paused);
     let address = is_up.then(|| [10, 77, 0, held.address].into());
-    Observed { id, phase: held.phase.clone(), address, http_port: 80, ssh_port: None }
+    Observed { id, phase: held.phase.clone(), address, http_port: 80, ssh: None }
 }
 
 fn lacking(id: ContainerId) -> impl Fn() -> PlatformError {
@@ -292,20 +314,27 @@ impl Platform for Scripted {
         if self.phase(id) != Some(Phase::Running) {
             return Err(PlatformError::WrongPhase("it does not run".to_owned()));
         }
-        self.state().sizes.extend(exec.terminal);
+        let is_deaf = exec.command == [Self::DEAF];
+        self.state().ran.push(exec);
         let (input, mut told) = mpsc::channel(4);
         let (say, output) = mpsc::channel(4);
+        let running = self.sessions.clone();
         tokio::spawn(async move {
-            while let Some(input) = told.recv().await {
-                let said = match input {
-                    Input::Bytes(bytes) if *bytes == *b"exit" => Output::Exit(Exit::Code(0)),
-                    Input::Bytes(bytes) => Output::Stdout(bytes),
-                    Input::Resize(size) => Output::Stdout(format!("{}x{}", size.columns, size.rows).into()),
-                    Input::Signal(name) => Output::Exit(Exit::Signal(name)),
-                };
-                if say.send(said).await.is_err() {
-                    break;
+            let _running = running;
+            let user_is_gone = say.clone();
+            let answering = async {
+                if is_deaf {
+                    std::future::pending::<()>().await;
                 }
+                while let Some(input) = told.recv().await {
+                    if say.send(said(input)).await.is_err() {
+                        break;
+                    }
+                }
+            };
+            tokio::select! {
+                () = answering => {}
+                () = user_is_gone.closed() => {}
             }
         });
         Ok(Session { input, output })

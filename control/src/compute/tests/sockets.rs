@@ -74,7 +74,7 @@ async fn a_terminal_is_bytes_both_ways() {
     let path = format!("/compute/containers/{id}/terminal");
     assert_eq!(open(&fixture, address, BOB, &path).await.err(), Some(404));
     let mut socket = open(&fixture, address, ANN, &format!("{path}?cols=100&rows=30")).await.expect("a socket");
-    assert_eq!(fixture.platform.sizes(), [Size { columns: 100, rows: 30 }]);
+    assert_eq!(fixture.platform.ran()[0].terminal, Some(Size { columns: 100, rows: 30 }));
     for (sent, heard) in [
         (Message::binary(&b"ls\xff\n"[..]), &b"ls\xff\n"[..]),
         (Message::text("as old clients"), b"as old clients"),

@@ -42,6 +42,7 @@ pub(crate) fn record(number: u32, version: i64, status: Status, port: u16) -> Re
         address: Authority::parse(&format!("127.0.0.1:{port}")).ok(),
         https_enabled: true,
         redirect_to_https: false,
+        ssh: None,
     }
 }
 

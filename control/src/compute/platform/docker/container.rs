@@ -8,7 +8,8 @@ use bollard::models::{
 };
 use edd_proto::ContainerId;
 
-use crate::compute::platform::{Observed, Phase, Spec};
+use crate::compute::platform::sshd::Sshd;
+use crate::compute::platform::{Observed, Phase, Spec, SshServer};
 
 /// What all that is ours carries, and whose it is: a container's id.
 pub(super) const LABEL: &str = "com.eddisonso.edd.container";
@@ -17,7 +18,11 @@ const OWNER_LABEL: &str = "com.eddisonso.edd.owner";
 /// The [`Spec`] as JSON.
 const SPEC_LABEL: &str = "com.eddisonso.edd.spec";
 const HTTP_LABEL: &str = "com.eddisonso.edd.http-port";
+/// An image's own says where its SSH server listens, which reads what is put into `/etc/ssh`; 22 need only be exposed.
 const SSH_LABEL: &str = "com.eddisonso.edd.ssh-port";
+const HOST_KEY_LABEL: &str = "com.eddisonso.edd.ssh-host-key";
+/// How SSH servers were set up when a container was made.
+const SSHD_LABEL: &str = "com.eddisonso.edd.sshd";
 
 /// Processes and threads of a container.
 const MAX_PROCESSES: i64 = 512;
@@ -60,16 +65,19 @@ pub(super) struct Ports {
 impl Ports {
     /// 80 if it is exposed, or nothing but SSH is; else the lowest that is not SSH.
     pub(super) fn of(image: &ImageInspect) -> Self {
-        let exposed = image.config.as_ref().and_then(|config| config.exposed_ports.as_deref()).unwrap_or_default();
-        Self::from_exposed(exposed.iter().map(String::as_str))
+        let config = image.config.as_ref();
+        let exposed = config.and_then(|config| config.exposed_ports.as_deref()).unwrap_or_default();
+        let labels = config.and_then(|config| config.labels.as_ref());
+        let ssh = labels.and_then(|labels| labels.get(SSH_LABEL)).and_then(|port| port.parse().ok());
+        Self::from_exposed(exposed.iter().map(String::as_str), ssh.filter(|port| *port > 0))
     }
 
-    fn from_exposed<'p>(exposed: impl Iterator<Item = &'p str>) -> Self {
+    fn from_exposed<'p>(exposed: impl Iterator<Item = &'p str>, ssh: Option<u16>) -> Self {
         let tcp = |port: &str| port.strip_suffix("/tcp").unwrap_or(port).parse::<u16>().ok();
         let mut ports: Vec<u16> = exposed.filter_map(tcp).collect();
         ports.sort_unstable();
-        let ssh = ports.contains(&SSH_PORT).then_some(SSH_PORT);
-        let others = || ports.iter().copied().filter(|port| *port != SSH_PORT);
+        let ssh = ssh.or_else(|| ports.contains(&SSH_PORT).then_some(SSH_PORT));
+        let others = || ports.iter().copied().filter(|port| Some(*port) != ssh);
         let http = others().find(|port| *port == DEFAULT_HTTP_PORT).or_else(|| others().next());
         Self { http: http.unwrap_or(DEFAULT_HTTP_PORT), ssh }
     }
@@ -83,6 +91,23 @@ pub(super) fn labels(spec: &Spec, installation: &str) -> HashMap<String, String>
     ])
 }
 
+/// What a container is run by. All are set, because those that are not are taken over from the image.
+pub(super) fn run_labels(spec: &Spec, ports: Ports, sshd: Option<&Sshd>) -> [(String, String); 5] {
+    let ssh = sshd.zip(ports.ssh);
+    let label = |name: &str, value: String| (name.to_owned(), value);
+    [
+        label(SPEC_LABEL, spec_text(spec)),
+        label(HTTP_LABEL, ports.http.to_string()),
+        label(SSH_LABEL, ssh.map(|(_, port)| port.to_string()).unwrap_or_default()),
+        label(HOST_KEY_LABEL, ssh.map(|(sshd, _)| sshd.fingerprint(spec.id)).unwrap_or_default()),
+        label(SSHD_LABEL, sshd_text(sshd)),
+    ]
+}
+
+fn sshd_text(sshd: Option<&Sshd>) -> String {
+    sshd.map(Sshd::digest).unwrap_or_default()
+}
+
 /// Finds what an installation has, or one container has of it.
 pub(super) fn filter(id: Option<ContainerId>, installation: &str) -> HashMap<String, Vec<String>> {
     let container = id.map_or_else(|| LABEL.to_owned(), |id| format!("{LABEL}={id}"));
@@ -90,18 +115,7 @@ pub(super) fn filter(id: Option<ContainerId>, installation: &str) -> HashMap<Str
 }
 
 /// What the engine is told to make.
-pub(super) fn body(
-    spec: &Spec,
-    image: &str,
-    network: &str,
-    mut labels: HashMap<String, String>,
-    ports: Ports,
-) -> ContainerCreateBody {
-    labels.insert(SPEC_LABEL.to_owned(), spec_text(spec));
-    labels.insert(HTTP_LABEL.to_owned(), ports.http.to_string());
-    if let Some(ssh) = ports.ssh {
-        labels.insert(SSH_LABEL.to_owned(), ssh.to_string());
-    }
+pub(super) fn body(spec: &Spec, image: &str, network: &str, labels: HashMap<String, String>) -> ContainerCreateBody {
     let mounts = spec.mount_paths.iter().enumerate().map(|(index, path)| Mount {
         typ: Some(MountType::VOLUME),
         source: Some(volume(spec.id, index)),
@@ -164,11 +178,19 @@ pub(super) fn spec(found: &ContainerInspectResponse) -> Option<Spec> {
     serde_json::from_str(labels_of(found)?.get(SPEC_LABEL)?).ok()
 }
 
-/// Whether it was made by this very spec, and has not run yet.
-pub(super) fn is_fresh(found: &ContainerInspectResponse, spec: &Spec) -> bool {
+/// Whether it was made by this very spec and set-up, and has not run yet.
+pub(super) fn is_fresh(found: &ContainerInspectResponse, spec: &Spec, sshd: Option<&Sshd>) -> bool {
     let status = found.state.as_ref().and_then(|state| state.status);
-    let made_by = labels_of(found).and_then(|labels| labels.get(SPEC_LABEL));
-    status == Some(ContainerStateStatusEnum::CREATED) && made_by == Some(&spec_text(spec))
+    let made_by = |label| labels_of(found).and_then(|labels| labels.get(label));
+    status == Some(ContainerStateStatusEnum::CREATED)
+        && made_by(SPEC_LABEL) == Some(&spec_text(spec))
+        && made_by(SSHD_LABEL) == Some(&sshd_text(sshd))
+}
+
+/// The SSH server that it was made to have.
+pub(super) fn ssh(found: &ContainerInspectResponse) -> Option<SshServer> {
+    let label = |name| labels_of(found).and_then(|labels| labels.get(name)).filter(|value| !value.is_empty());
+    Some(SshServer { port: label(SSH_LABEL)?.parse().ok()?, host_key: label(HOST_KEY_LABEL)?.clone() })
 }
 
 pub(super) fn observed(id: ContainerId, found: &ContainerInspectResponse) -> Observed {
@@ -181,9 +203,9 @@ pub(super) fn observed(id: ContainerId, found: &ContainerInspectResponse) -> Obs
     Observed {
         id,
         address: address.filter(|_| matches!(phase, Phase::Running | Phase::Paused)),
+        ssh: ssh(found).filter(|_| matches!(phase, Phase::Running | Phase::Paused)),
         phase,
         http_port: port(HTTP_LABEL).unwrap_or(DEFAULT_HTTP_PORT),
-        ssh_port: port(SSH_LABEL),
     }
 }
 
@@ -213,11 +235,13 @@ mod tests {
 
     #[test]
     fn the_web_is_where_the_image_says() {
-        let of = |ports: &[&str]| Ports::from_exposed(ports.iter().copied());
+        let of = |ports: &[&str]| Ports::from_exposed(ports.iter().copied(), None);
         assert_eq!(of(&[]), Ports { http: 80, ssh: None });
         assert_eq!(of(&["22/tcp"]), Ports { http: 80, ssh: Some(22) });
         assert_eq!(of(&["9000/tcp", "3000/tcp", "53/udp"]), Ports { http: 3000, ssh: None });
         assert_eq!(of(&["22/tcp", "8080/tcp", "80/tcp"]), Ports { http: 80, ssh: Some(22) });
+        let labelled = Ports::from_exposed(["2222/tcp", "3000/tcp"].into_iter(), Some(2222));
+        assert_eq!(labelled, Ports { http: 3000, ssh: Some(2222) });
     }
 
     #[test]

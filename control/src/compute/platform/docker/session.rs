@@ -45,12 +45,32 @@ const BEGIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two looks at that.
 const BEGIN_POLL: Duration = Duration::from_millis(5);
 
+/// Runs what follows the name, or a login shell, in the home and with the variables that `/etc/passwd` has for it.
+const LOG_IN: &str = r#"
+while IFS=: read -r name _ _ _ _ home shell; do
+  [ "$name" = "$1" ] || continue
+  USER=$name LOGNAME=$name HOME=$home SHELL=${shell:-/bin/sh}
+  export USER LOGNAME HOME SHELL
+  cd "$HOME" 2>/dev/null || cd /
+  break
+done < /etc/passwd
+shift
+[ $# -gt 0 ] || exec "${SHELL:-/bin/sh}" -l
+exec "$@"
+"#;
+
+/// The user that the engine is told, and what it runs as that user.
+fn command(exec: &Exec) -> (String, Vec<String>) {
+    // An image may have none that is called root.
+    let (user, name) = exec.user.as_deref().map_or(("0", "root"), |user| (user, user));
+    let needs_account = exec.command.is_empty() || exec.user.is_some();
+    let log_in = ["/bin/sh", "-c", LOG_IN, "sh", name].into_iter().filter(|_| needs_account).map(str::to_owned);
+    (user.to_owned(), log_in.chain(exec.command.iter().cloned()).collect())
+}
+
 pub(super) async fn open(docker: &Docker, container: &str, exec: Exec) -> Result<Session, PlatformError> {
     let mark = format!("{MARK}={:016x}", rand::rng().random::<u64>());
-    let command = match exec.command.is_empty() {
-        true => ["/bin/sh", "-l"].map(str::to_owned).to_vec(),
-        false => exec.command,
-    };
+    let (user, command) = command(&exec);
     let environment = exec.environment.iter().map(|(name, value)| format!("{name}={value}"));
     let program = command[0].clone();
     let options = CreateExecOptions {
@@ -60,6 +80,7 @@ pub(super) async fn open(docker: &Docker, container: &str, exec: Exec) -> Result
         tty: Some(exec.terminal.is_some()),
         env: Some(environment.chain([mark.clone()]).collect()),
         cmd: Some(command),
+        user: Some(user),
         ..CreateExecOptions::default()
     };
     let created = docker.create_exec(container, options).await.map_err(unavailable)?.id;
@@ -123,6 +144,7 @@ impl Running {
                 match piece {
                     // It may have closed its input; what it still says counts.
                     Input::Bytes(bytes) => drop(input.write_all(&bytes).await),
+                    Input::Eof => drop(input.shutdown().await),
                     Input::Resize(size) => self.resize(size).await,
                     Input::Signal(signal) => self.signal(&signal).await,
                 }
@@ -181,6 +203,7 @@ impl Running {
         }
         let options = CreateExecOptions {
             cmd: Some(vec!["/bin/sh", "-c", SIGNAL, "sh", &self.mark, signal]),
+            user: Some("0"),
             ..CreateExecOptions::default()
         };
         let send = async {

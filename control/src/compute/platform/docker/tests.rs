@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use bollard::body_full;
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use edd_servers::engine::{Engine, Kind};
+use futures_util::TryStreamExt;
 
 use super::container::LABEL;
 use super::*;
@@ -19,18 +20,27 @@ const IMAGE: &str = "default";
 const ROOT: &str = r##"
 set -e
 cd "$1"
-mkdir -p bin etc proc root sys tmp www/cgi-bin
+mkdir -p bin etc/ssh home/user proc root run/sshd sys tmp usr/sbin www/cgi-bin
+chown 1000:1000 home/user
+chmod 1777 tmp
 cp "$(command -v busybox)" bin/busybox
 for tool in $(bin/busybox --list); do [ "$tool" = busybox ] || ln -s busybox "bin/$tool"; done
-echo root:x:0:0:root:/root:/bin/sh > etc/passwd
+cat > etc/passwd <<'END'
+root:x:0:0:root:/root:/bin/sh
+user:x:1000:1000::/home/user:/bin/sh
+sshd:x:105:65534::/run/sshd:/bin/false
+END
+printf 'Include /etc/ssh/sshd_config.d/*.conf\nSubsystem sftp internal-sftp\n' > etc/ssh/sshd_config
 cat > www/cgi-bin/index.cgi <<'END'
 #!/bin/sh
 printf 'Content-Type: text/plain\r\n\r\n%s %s\n' "$EDD_CONTAINER_NAME" "$EDD_CONTAINER_ID"
 END
 # busybox' shell would run its own stty, which cannot tell a size.
-for tool in dash stty; do
-    rm -f "bin/$tool" && cp "$(command -v "$tool")" bin/
-    ldd "bin/$tool" | grep -o '/[^ ]*' | while read -r lib; do mkdir -p ".${lib%/*}" && cp "$lib" ".$lib"; done
+rm -f bin/dash bin/stty
+cp "$(command -v dash)" "$(command -v stty)" bin/
+[ ! -x /usr/sbin/sshd ] || cp /usr/sbin/sshd usr/sbin/
+for tool in bin/dash bin/stty usr/sbin/sshd; do
+    [ ! -e "$tool" ] || ldd "$tool" | grep -o '/[^ ]*' | while read -r lib; do mkdir -p ".${lib%/*}" && cp "$lib" ".$lib"; done
 done
 ln -sf dash bin/sh
 chmod +x www/cgi-bin/index.cgi
@@ -67,10 +77,13 @@ async fn import(engine: &Engine) {
     file.and_then(|mut file| file.read_to_end(&mut tar)).expect("a tarball");
     let docker = Docker::connect_with_unix(text(&engine.socket()), 60, bollard::API_DEFAULT_VERSION).expect("a socket");
     let docker = docker.negotiate_version().await.expect("an engine");
-    let entry = r#"CMD ["sh", "-c", "echo listening on :80; exec httpd -f -p 80 -h /www"]"#;
-    let changes = [entry, "EXPOSE 80", "ENV PATH=/bin HOME=/root"];
+    let entry = r#"CMD ["sh", "-c", "/usr/sbin/sshd; echo listening on :80; exec httpd -f -p 80 -h /www"]"#;
+    let mut changes = vec![entry, "EXPOSE 80", "ENV PATH=/bin HOME=/root"];
+    if Path::new("/usr/sbin/sshd").is_file() {
+        changes.push("EXPOSE 22");
+    }
     let options = CreateImageOptionsBuilder::new().from_src("-").repo(IMAGE).tag("latest");
-    let options = options.changes(changes.map(str::to_owned).to_vec()).build();
+    let options = options.changes(changes.into_iter().map(str::to_owned).collect()).build();
     let imported: Result<Vec<_>, _> =
         docker.create_image(Some(options), Some(body_full(tar.into())), None).try_collect().await;
     imported.expect("an image");
@@ -83,7 +96,8 @@ fn text(path: &Path) -> &str {
 #[async_trait]
 impl Machine for Docked {
     async fn open(&self) -> Arc<dyn Platform> {
-        let platform = DockerPlatform::connect(text(&self.engine.socket()), IMAGE, &self.installation).await;
+        let (socket, sshd) = (self.engine.socket(), Some(conformance::sshd()));
+        let platform = DockerPlatform::connect(text(&socket), IMAGE, &self.installation, sshd).await;
         Arc::new(platform.expect("an engine"))
     }
 

@@ -7,6 +7,7 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use super::tier::Tier;
+use crate::compute::platform::sshd::Sshd;
 
 /// Settings of the local platform.
 #[derive(Clone, Debug)]
@@ -19,6 +20,8 @@ pub struct Config {
     pub network: Option<Ipv4Net>,
     /// The one to use; none: the best that works.
     pub tier: Option<Tier>,
+    /// How SSH servers of containers are set up; none: they are not, and sessions are the way in.
+    pub sshd: Option<Sshd>,
     /// How long a container may take until it answers.
     pub ready_timeout: Duration,
     /// The most that an image may hold when it is unpacked.
@@ -26,13 +29,14 @@ pub struct Config {
 }
 
 impl Config {
-    /// The defaults: the best tier, half a minute until a container answers, images up to 16 GiB.
+    /// The defaults: the best tier, no SSH servers, half a minute until a container answers, images up to 16 GiB.
     pub fn new(data_dir: impl Into<PathBuf>, program: Program) -> Self {
         Self {
             data_dir: data_dir.into(),
             program,
             network: None,
             tier: None,
+            sshd: None,
             ready_timeout: Duration::from_secs(30),
             max_image_bytes: 16 << 30,
         }

@@ -31,7 +31,8 @@ use super::config::Program;
 use super::network::Bridge;
 use super::process::{self, ProcessId};
 use super::tier::Tier;
-use crate::compute::platform::Spec;
+use crate::compute::platform::sshd::ConfigFile;
+use crate::compute::platform::{Spec, SshServer};
 
 /// Between two looks at a lock that another has.
 const LOCK_POLL: Duration = Duration::from_millis(5);
@@ -59,18 +60,34 @@ pub(super) struct Plan {
     /// Source and place in the container.
     pub(super) volumes: Vec<(PathBuf, String)>,
     pub(super) entry: Vec<String>,
+    /// What runs beside the entry, and is started again when it ends.
+    #[serde(default)]
+    pub(super) daemons: Vec<Vec<String>>,
+    /// What its SSH server is set up with.
+    #[serde(default)]
+    pub(super) files: Vec<ConfigFile>,
     pub(super) working_dir: String,
     pub(super) environment: BTreeMap<String, String>,
     pub(super) ports: Ports,
 }
 
 /// Where a container answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Ports {
     pub(super) http: u16,
     /// Whether it must answer at `http` to be ready.
     pub(super) must_answer: bool,
-    pub(super) ssh: Option<u16>,
+    /// It must take connections as well.
+    #[serde(default)]
+    pub(super) sshd: Option<SshServer>,
+}
+
+impl Ports {
+    /// Where a container takes connections once it is ready.
+    pub(super) fn due(&self) -> impl Iterator<Item = u16> {
+        let http = self.must_answer.then_some(self.http);
+        http.into_iter().chain(self.sshd.as_ref().map(|sshd| sshd.port))
+    }
 }
 
 /// A container's processes.
@@ -86,7 +103,7 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn new(init: ProcessId, plan: &Plan) -> io::Result<Self> {
-        let (address, ports) = (plan.record.address, plan.ports);
+        let (address, ports) = (plan.record.address, plan.ports.clone());
         Ok(Self { boot: process::boot()?, supervisor: ProcessId::own()?, init, address, ports })
     }
 

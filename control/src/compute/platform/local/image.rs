@@ -13,9 +13,10 @@ use std::sync::Mutex;
 use serde::Deserialize;
 
 use super::config::{Config, Program};
-use super::home::{self, Ports};
+use super::home;
 use super::role;
 use super::tier::Tier;
+use crate::compute::platform::sshd;
 use crate::compute::platform::{Image, PlatformError};
 
 /// The name of the image that is made of this machine.
@@ -31,6 +32,16 @@ const MAX_MANIFEST_BYTES: u64 = 64 * 1024;
 /// What an image without an entry does: it waits for sessions.
 const IDLE: [&str; 3] = ["/bin/sh", "-c", "while :; do sleep 3600; done"];
 
+/// This machine's SSH server, which containers of the default image have too.
+const SSHD: &str = "/usr/sbin/sshd";
+/// Runs the server `$1` with the configuration `$2`. Since version 9.8 it would shut out the gateway, from where all come,
+/// for the mistakes of one; an older one does not know what turns that off.
+const START_SSHD: &str = r#"
+o='-o PerSourcePenalties=no'
+"$1" -t $o -f "$2" 2>/dev/null || o=
+exec "$1" -D -e $o -f "$2"
+"#;
+
 /// `<name>.json` beside an image: what a tarball does not tell.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -42,7 +53,7 @@ struct Manifest {
     working_dir: Option<String>,
     /// Where it answers HTTP; a container must do so to count as started.
     http_port: Option<u16>,
-    /// Where an SSH server of its own listens.
+    /// Where an SSH server of its own listens, which reads what [`sshd`] puts into `/etc/ssh`.
     ssh_port: Option<u16>,
 }
 
@@ -54,9 +65,15 @@ pub(super) struct Prepared {
     /// Of the machine, read-only: source and place in the container.
     pub(super) binds: Vec<(PathBuf, String)>,
     pub(super) entry: Vec<String>,
+    /// What runs beside the entry.
+    pub(super) daemons: Vec<Vec<String>>,
     pub(super) working_dir: String,
     pub(super) environment: BTreeMap<String, String>,
-    pub(super) ports: Ports,
+    pub(super) http_port: u16,
+    /// Whether it must answer there to be ready.
+    pub(super) must_answer: bool,
+    /// Where its SSH server listens, if it has one that we can set up.
+    pub(super) ssh_port: Option<u16>,
 }
 
 /// The images of this machine.
@@ -65,6 +82,8 @@ pub(super) struct Images {
     dir: PathBuf,
     tier: Tier,
     program: Program,
+    /// Whether SSH servers are set up: one needs all that root may do in a namespace of its own.
+    has_sshd: bool,
     max_bytes: u64,
     /// Held while one is unpacked: two containers may begin with the same.
     unpacking: Mutex<()>,
@@ -73,7 +92,8 @@ pub(super) struct Images {
 impl Images {
     pub(super) fn new(dir: PathBuf, tier: Tier, config: &Config) -> Self {
         let (program, max_bytes) = (config.program.clone(), config.max_image_bytes);
-        Self { dir, tier, program, max_bytes, unpacking: Mutex::new(()) }
+        let has_sshd = tier == Tier::Root && config.sshd.is_some();
+        Self { dir, tier, program, has_sshd, max_bytes, unpacking: Mutex::new(()) }
     }
 
     /// All that containers can be made of, by name.
@@ -156,13 +176,12 @@ impl Images {
             rootfs: Some(rootfs),
             binds: Vec::new(),
             entry,
+            daemons: Vec::new(),
             working_dir: manifest.working_dir.unwrap_or_else(|| "/".to_owned()),
             environment: manifest.environment,
-            ports: Ports {
-                http: self.port(manifest.http_port.unwrap_or(80)),
-                must_answer: manifest.http_port.is_some(),
-                ssh: manifest.ssh_port.map(|port| self.port(port)),
-            },
+            http_port: self.port(manifest.http_port.unwrap_or(80)),
+            must_answer: manifest.http_port.is_some(),
+            ssh_port: manifest.ssh_port.filter(|_| self.has_sshd),
         })
     }
 
@@ -179,8 +198,19 @@ impl Images {
         let mut entry = vec!["/usr/bin/env".to_owned(), format!("{}={}", role::VARIABLE, role::PAGE)];
         entry.push(program.display().to_string());
         entry.extend(self.program.arguments.iter().cloned());
-        let ports = Ports { http: self.port(80), must_answer: true, ssh: None };
-        Ok(Prepared { rootfs, binds, entry, working_dir: "/".to_owned(), environment: BTreeMap::new(), ports })
+        let has_sshd = self.has_sshd && Path::new(SSHD).is_file();
+        let start_sshd = ["/bin/sh", "-c", START_SSHD, "sshd", SSHD, sshd::CONFIG].map(str::to_owned).to_vec();
+        Ok(Prepared {
+            rootfs,
+            binds,
+            entry,
+            daemons: if has_sshd { vec![start_sshd] } else { Vec::new() },
+            working_dir: "/".to_owned(),
+            environment: BTreeMap::new(),
+            http_port: self.port(80),
+            must_answer: true,
+            ssh_port: has_sshd.then_some(22),
+        })
     }
 
     /// A port that a container may listen on: on the machine's own network the lowest belong to its root.

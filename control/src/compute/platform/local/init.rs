@@ -1,10 +1,12 @@
 //! The first process of a container: it makes the container from within, starts what its image says, runs sessions, and
 //! clears away what has ended. When it ends, all of the container does.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::rc::Rc;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
@@ -18,6 +20,9 @@ use super::sessions::Sessions;
 use super::tier::Tier;
 use super::{privileges, process, rootfs, wire};
 use crate::compute::platform::Exit;
+
+/// Before what runs beside the main process is started again.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the first process is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,9 +62,12 @@ pub(super) async fn run(home: Home) -> io::Result<()> {
         Ok(started) => started,
         Err(error) => return wire::say(&mut news, &News::Failed(error.to_string())).await,
     };
+    for daemon in plan.daemons.clone() {
+        tokio::task::spawn_local(keep(daemon, plan.environment.clone(), children.clone()));
+    }
     wire::say(&mut news, &News::Started).await?;
     let mut orders = receive(orders);
-    let sessions = Sessions::new(plan.environment.clone(), children.clone());
+    let sessions = Sessions::new(plan.tier, plan.environment.clone(), children.clone());
     let ended = children::ended(main);
     tokio::pin!(ended);
     let exit = loop {
@@ -97,12 +105,32 @@ fn make(plan: &Plan, home: &Home) -> io::Result<()> {
 }
 
 fn start(plan: &Plan, children: &Children) -> io::Result<(Pid, Ending)> {
-    let (program, arguments) = plan.entry.split_first().ok_or_else(|| io::Error::other("its image starts nothing"))?;
+    spawn(&plan.entry, &plan.environment, &plan.working_dir, children)
+}
+
+/// Runs what is beside the main process, anew whenever it ends: a tenant may do that in the course of their work.
+async fn keep(command: Vec<String>, environment: BTreeMap<String, String>, children: Rc<Children>) {
+    loop {
+        match spawn(&command, &environment, "/", &children) {
+            Ok((_, ending)) => drop(children::ended(ending).await),
+            Err(error) => eprintln!("{error}"),
+        }
+        tokio::time::sleep(RESTART_PAUSE).await;
+    }
+}
+
+fn spawn(
+    command: &[String],
+    environment: &BTreeMap<String, String>,
+    working_dir: &str,
+    children: &Children,
+) -> io::Result<(Pid, Ending)> {
+    let (program, arguments) = command.split_first().ok_or_else(|| io::Error::other("its image starts nothing"))?;
     let child = Command::new(program)
         .args(arguments)
         .env_clear()
-        .envs(&plan.environment)
-        .current_dir(&plan.working_dir)
+        .envs(environment)
+        .current_dir(working_dir)
         .stdin(Stdio::null())
         // Our standard error is the container's log.
         .stdout(Stdio::from(std::os::fd::AsFd::as_fd(&io::stderr()).try_clone_to_owned()?))

@@ -94,13 +94,12 @@ impl Installation {
         }
         let (phase, run) = self.phase(&home)?;
         let run = run.filter(|_| matches!(phase, Phase::Running | Phase::Paused));
-        let ports = run.as_ref().map(|run| run.ports);
         Ok(Some(Observed {
             id,
             phase,
-            address: run.map(|run| run.address.into()),
-            http_port: ports.map_or(80, |ports| ports.http),
-            ssh_port: ports.and_then(|ports| ports.ssh),
+            address: run.as_ref().map(|run| run.address.into()),
+            http_port: run.as_ref().map_or(80, |run| run.ports.http),
+            ssh: run.and_then(|run| run.ports.sshd),
         }))
     }
 

@@ -11,16 +11,17 @@ use std::time::Duration;
 
 use edd_proto::ContainerId;
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 
 use super::cgroup::Limits;
-use super::home::{Ended, Home, Plan, Record, Run};
+use super::home::{Ended, Home, Plan, Ports, Record, Run};
 use super::image::Prepared;
 use super::installation::Installation;
 use super::process::ProcessId;
 use super::supervisor::Report;
 use super::tier::Tier;
 use super::{adoption, blocking, broken, role, wire};
-use crate::compute::platform::{Phase, PlatformError};
+use crate::compute::platform::{Phase, PlatformError, SshServer};
 
 /// How long a supervisor may take until it reports.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -59,10 +60,11 @@ impl Installation {
 
     /// Writes down how it is to be started, and makes room.
     fn plan(&self, record: Record, home: &Home) -> Result<(), PlatformError> {
-        let prepared = self.images.prepare(&record.spec.image)?;
+        let (id, prepared) = (record.spec.id, self.images.prepare(&record.spec.image)?);
         home.clear().map_err(broken)?;
         let volume = |place: &String| Ok((home.volume(place)?, place.clone()));
         let volumes: std::io::Result<Vec<_>> = record.spec.mount_paths.iter().map(volume).collect();
+        let sshd = self.config.sshd.as_ref().zip(prepared.ssh_port);
         let mut plan = Plan {
             tier: self.tier,
             program: self.config.program.clone(),
@@ -73,12 +75,19 @@ impl Installation {
             rootfs: prepared.rootfs.clone(),
             binds: prepared.binds.clone(),
             entry: prepared.entry.clone(),
+            daemons: prepared.daemons.clone(),
+            files: Vec::new(),
             working_dir: prepared.working_dir.clone(),
-            ports: prepared.ports,
+            ports: Ports {
+                http: prepared.http_port,
+                must_answer: prepared.must_answer,
+                sshd: sshd.map(|(sshd, port)| SshServer { port, host_key: sshd.fingerprint(id) }),
+            },
             environment: BTreeMap::new(),
             record,
         };
         plan.environment = environment(&plan, &prepared, home);
+        plan.files = sshd.map(|(sshd, port)| sshd.files(id, port, &plan.environment)).unwrap_or_default();
         home.save_plan(&plan).map_err(broken)
     }
 
@@ -126,22 +135,25 @@ impl Installation {
         let home = self.home(id);
         let Some(supervisor) = run.supervisor.open() else { return Ok(()) };
         let timeout = self.config.ready_timeout;
-        let ready = async {
-            if run.ports.must_answer {
-                connect(SocketAddr::from((run.address, run.ports.http))).await;
-            } else {
+        let deadline = Instant::now() + timeout;
+        let silent = async {
+            for port in run.ports.due() {
+                if timeout_at(deadline, connect(SocketAddr::from((run.address, port)))).await.is_err() {
+                    return Some(port);
+                }
+            }
+            if run.ports.due().next().is_none() {
                 tokio::time::sleep(SETTLE_TIME).await;
             }
+            None
         };
-        let is_ready = tokio::select! {
+        let silent = tokio::select! {
             ended = supervisor.ended() => return ended.map_err(broken),
-            ready = tokio::time::timeout(timeout, ready) => ready.is_ok(),
+            silent = silent => silent,
         };
-        if is_ready {
-            return home.set_ready().map_err(broken);
-        }
+        let Some(port) = silent else { return home.set_ready().map_err(broken) };
         self.end(id, FAILED_GRACE).await?;
-        let (port, seconds) = (run.ports.http, timeout.as_secs_f32());
+        let seconds = timeout.as_secs_f32();
         let failure = format!("it did not answer on port {port} within {seconds} s; its log may say why");
         home.save_ended(&Ended { failure: Some(failure) }).map_err(broken)
     }

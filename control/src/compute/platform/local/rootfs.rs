@@ -3,9 +3,9 @@
 
 use std::ffi::CString;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, StatVfsMountFlags};
@@ -13,6 +13,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::home::{Home, Plan};
 use super::tier::Tier;
+use crate::compute::platform::sshd::{self, ConfigFile};
 
 /// What programs expect in `/dev`; all else is the machine's.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
@@ -62,7 +63,21 @@ pub(super) fn enter(plan: &Plan, home: &Home) -> io::Result<()> {
         tree.bind(source, place, MountFlags::NOSUID | MountFlags::NODEV)?;
     }
     tree.pivot()?;
-    name(plan)
+    name(plan)?;
+    plan.files.iter().try_for_each(place)
+}
+
+/// Puts a file of the SSH server where it looks for it: links of the image lead nowhere but within.
+fn place(file: &ConfigFile) -> io::Result<()> {
+    let path = Path::new(&file.path);
+    let written = || {
+        fs::create_dir_all(sshd::EMPTY_DIR)?;
+        fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
+        let mut new = File::options().write(true).create(true).truncate(true).mode(file.mode).open(path)?;
+        new.set_permissions(fs::Permissions::from_mode(file.mode))?;
+        new.write_all(file.content.as_bytes())
+    };
+    written().map_err(|error| failed("write", path, error))
 }
 
 /// Tells the container its name. An image without `/etc` does without.

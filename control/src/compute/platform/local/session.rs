@@ -83,6 +83,7 @@ async fn send(mut from: mpsc::Receiver<Input>, mut to: OwnedWriteHalf, credit: &
     while let Some(input) = from.recv().await {
         let sent = match input {
             Input::Bytes(bytes) => send_bytes(bytes, &mut to, credit).await,
+            Input::Eof => Frame::new(Kind::EndOfInput, Bytes::new()).write(&mut to).await,
             Input::Resize(size) => match Frame::json(Kind::Resize, &size) {
                 Ok(frame) => frame.write(&mut to).await,
                 Err(error) => Err(error),

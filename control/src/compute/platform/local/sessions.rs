@@ -18,8 +18,10 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use super::account::Account;
 use super::children::{self, Children, Ending};
 use super::signal;
+use super::tier::Tier;
 use super::wire::{Frame, Kind};
 use crate::compute::platform::{Exec, MAX_PIECE_BYTES, SESSION_PIECES, Size};
 
@@ -34,22 +36,26 @@ const END_OF_TRANSMISSION: &[u8] = &[4];
 /// All sessions of a container.
 #[derive(Debug)]
 pub(super) struct Sessions {
+    tier: Tier,
     environment: Rc<BTreeMap<String, String>>,
     children: Rc<Children>,
 }
 
 impl Sessions {
-    pub(super) fn new(environment: BTreeMap<String, String>, children: Rc<Children>) -> Self {
-        Self { environment: Rc::new(environment), children }
+    pub(super) fn new(tier: Tier, environment: BTreeMap<String, String>, children: Rc<Children>) -> Self {
+        Self { tier, environment: Rc::new(environment), children }
     }
 
     /// Runs the session that begins on `stream`. What goes wrong with it is its own.
     pub(super) fn serve(&self, stream: UnixStream) {
-        let (environment, children) = (self.environment.clone(), self.children.clone());
+        let (tier, environment, children) = (self.tier, self.environment.clone(), self.children.clone());
         tokio::task::spawn_local(async move {
             let (mut from, mut to) = stream.into_split();
             let Ok(Some(frame)) = Frame::read(&mut from).await else { return };
-            let started = frame.parse::<Exec>().and_then(|exec| Program::start(&exec, &environment, &children));
+            let started = frame.parse::<Exec>().and_then(|exec| {
+                let account = account(exec.user.as_deref(), tier)?;
+                Program::start(&exec, &account, &environment, &children)
+            });
             let answer = match &started {
                 Ok(_) => Frame::new(Kind::Message, Bytes::from_static(b"null")),
                 Err(error) => Frame::new(Kind::Refused, error.to_string()),
@@ -71,24 +77,30 @@ struct Program {
 }
 
 impl Program {
-    fn start(exec: &Exec, environment: &BTreeMap<String, String>, children: &Children) -> io::Result<Self> {
-        let shell = login_shell();
-        let command = if exec.command.is_empty() { &[shell, "-l".to_owned()][..] } else { &exec.command };
+    fn start(
+        exec: &Exec,
+        account: &Account,
+        environment: &BTreeMap<String, String>,
+        children: &Children,
+    ) -> io::Result<Self> {
+        let shell = [account.shell().to_owned(), "-l".to_owned()];
+        let command = if exec.command.is_empty() { &shell[..] } else { &exec.command };
         let (program, arguments) = command.split_first().ok_or_else(|| io::Error::other("there is no command"))?;
+        let environment = account.environment(environment);
         let mut command = Command::new(program);
-        command.args(arguments).env_clear().envs(environment).envs(&exec.environment);
+        command.args(arguments).env_clear().envs(&environment).envs(&exec.environment);
         let home = environment.get("HOME").map(Path::new).filter(|home| home.is_dir());
         command.current_dir(home.unwrap_or(Path::new("/")));
         let started = match exec.terminal {
-            Some(size) => Self::on_terminal(command, size, children),
-            None => Self::on_pipes(command, children),
+            Some(size) => Self::on_terminal(command, account, size, children),
+            None => Self::on_pipes(command, account, children),
         };
         started.map_err(|error| io::Error::new(error.kind(), format!("cannot run {program}: {error}")))
     }
 
-    fn on_pipes(mut command: Command, children: &Children) -> io::Result<Self> {
+    fn on_pipes(mut command: Command, account: &Account, children: &Children) -> io::Result<Self> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        let mut child = command.spawn()?;
+        let mut child = account.start(|| command.spawn())?;
         let pid = Pid::from_child(&child);
         let ending = children.add(pid.as_raw_pid());
         let missing = || io::Error::other("a pipe is missing");
@@ -99,12 +111,17 @@ impl Program {
         Ok(Self { pid, ending, stdin, outputs, terminal: None })
     }
 
-    fn on_terminal(command: Command, size: Size, children: &Children) -> io::Result<Self> {
+    fn on_terminal(command: Command, account: &Account, size: Size, children: &Children) -> io::Result<Self> {
         let (pty, pts) = pty_process::blocking::open().map_err(io::Error::other)?;
         pty.resize(size.into()).map_err(io::Error::other)?;
-        let child = pty_process::blocking::Command::from(command).spawn(pts).map_err(|error| match error {
-            pty_process::Error::Io(error) => error,
-            error => io::Error::other(error),
+        if !account.is_root() {
+            account.own(&pts)?;
+        }
+        let child = account.start(|| {
+            pty_process::blocking::Command::from(command).spawn(pts).map_err(|error| match error {
+                pty_process::Error::Io(error) => error,
+                error => io::Error::other(error),
+            })
         })?;
         let pid = Pid::from_child(&child);
         let ending = children.add(pid.as_raw_pid());
@@ -232,9 +249,12 @@ async fn hang_up(pid: Pid, ending: Ending) {
     }
 }
 
-/// Root's shell by the container's own word.
-fn login_shell() -> String {
-    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let shell = passwd.lines().find_map(|line| line.strip_prefix("root:")?.rsplit(':').next());
-    shell.filter(|shell| Path::new(shell).exists()).unwrap_or("/bin/sh").to_owned()
+/// Whom a session runs as. Where a container has not all of root's rights, nobody but root is in it.
+fn account(user: Option<&str>, tier: Tier) -> io::Result<Account> {
+    let account = Account::named(user.unwrap_or("root"))?;
+    if tier != Tier::Root && !account.is_root() {
+        let reason = "this machine cannot give containers users of their own: log in as root";
+        return Err(io::Error::other(reason));
+    }
+    Ok(account)
 }

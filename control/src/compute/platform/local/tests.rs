@@ -50,7 +50,8 @@ impl Here {
 
     fn config(&self) -> Config {
         let ready_timeout = Duration::from_secs(10);
-        Config { tier: Some(self.tier), ready_timeout, ..Config::new(self.folder.path(), program()) }
+        let sshd = Some(conformance::sshd());
+        Config { tier: Some(self.tier), ready_timeout, sshd, ..Config::new(self.folder.path(), program()) }
     }
 
     async fn local(&self) -> Local {
@@ -101,6 +102,10 @@ impl Machine for Here {
         });
         left.extend(installations.flatten().map(|dir| dir.display().to_string()));
         left
+    }
+
+    fn has_users(&self) -> bool {
+        self.tier == Tier::Root
     }
 
     fn kill_main(&self) -> &'static str {

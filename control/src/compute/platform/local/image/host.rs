@@ -2,21 +2,23 @@
 
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
 /// Directories of the machine that hold programs. Where `/usr` has all of them, the others are links into it.
 const PROGRAMS: [&str; 7] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
 /// Directories of its own, with their modes.
-const OWN: [(&str, u32); 16] = [
+const OWN: [(&str, u32); 18] = [
     ("dev", 0o755),
     ("etc", 0o755),
     ("home", 0o755),
+    ("home/user", 0o755),
     ("mnt", 0o755),
     ("opt", 0o755),
     ("proc", 0o555),
     ("root", 0o700),
     ("run", 0o755),
+    ("run/sshd", 0o755),
     ("srv", 0o755),
     ("sys", 0o555),
     ("tmp", 0o1777),
@@ -44,13 +46,13 @@ const COPIED: [&str; 10] = [
 const FILES: [(&str, &str); 9] = [
     (
         "etc/passwd",
-        "root:x:0:0:root:/root:/bin/bash\nsshd:x:105:65534::/run/sshd:/usr/sbin/nologin\n\
-         www-data:x:33:33::/var/www:/usr/sbin/nologin\nnobody:x:65534:65534::/nonexistent:/usr/sbin/nologin\n",
+        "root:x:0:0:root:/root:/bin/bash\nuser:x:1000:1000::/home/user:/bin/bash\n\
+         sshd:x:105:65534::/run/sshd:/usr/sbin/nologin\nwww-data:x:33:33::/var/www:/usr/sbin/nologin\nnobody:x:65534:65534::/nonexistent:/usr/sbin/nologin\n",
     ),
-    ("etc/group", "root:x:0:\ntty:x:5:\nwww-data:x:33:\nusers:x:100:\nnogroup:x:65534:\n"),
+    ("etc/group", "root:x:0:\ntty:x:5:\nwww-data:x:33:\nusers:x:100:\nuser:x:1000:\nnogroup:x:65534:\n"),
     ("etc/shells", "/bin/sh\n/bin/bash\n"),
     ("etc/nsswitch.conf", "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nservices: files\n"),
-    ("etc/profile", "PS1='\\u@\\h:\\w\\$ '\numask 022\n"),
+    ("etc/profile", "PS1='\\u@\\h:\\w\\$ '\numask 022\nexport LANG=\"${LANG:-C.UTF-8}\"\n"),
     ("etc/bash.bashrc", "PS1='\\u@\\h:\\w\\$ '\n"),
     ("etc/host.conf", "multi on\n"),
     ("etc/resolv.conf", ""),
@@ -58,10 +60,15 @@ const FILES: [(&str, &str); 9] = [
     ("opt/edd", ""),
 ];
 
+/// Counted up with each change below, so that what an earlier edd made is not taken for this.
+const EDITION: u32 = 2;
+/// The one plain user, and the group of the same number.
+const USER: (&str, u32) = ("home/user", 1000);
+
 /// Changes when the image would be made otherwise.
 pub(super) fn stamp() -> String {
     let changed = |path: &str| fs::metadata(path).map_or(0, |file| file.mtime());
-    format!("{}-{}", changed("/etc/ld.so.cache"), env!("CARGO_PKG_VERSION"))
+    format!("{}-{}.{EDITION}", changed("/etc/ld.so.cache"), env!("CARGO_PKG_VERSION"))
 }
 
 /// What is bound into it: directories that are no links.
@@ -77,6 +84,11 @@ pub(super) fn make(root: &Path) -> io::Result<()> {
     for (dir, mode) in OWN {
         fs::create_dir(root.join(dir))?;
         fs::set_permissions(root.join(dir), Permissions::from_mode(mode))?;
+    }
+    // Nobody but root can give files away, and nobody but root's containers have users.
+    if rustix::process::geteuid().is_root() {
+        let (home, id) = USER;
+        chown(root.join(home), Some(id), Some(id))?;
     }
     for dir in PROGRAMS.into_iter().map(Path::new) {
         let place = root.join(dir.strip_prefix("/").unwrap_or(dir));

@@ -55,7 +55,7 @@ fn a_tarball_is_unpacked_once_with_its_modes() {
     assert_eq!((mode("closed"), mode("closed/tool")), (0o555, 0o4755));
     assert_eq!(fs::read_link(root.join("bin")).expect("a link"), Path::new("/usr/bin"));
     assert!(!root.join("dev-null").exists(), "a device was made");
-    assert_eq!((prepared.ports.http, prepared.ports.must_answer, prepared.ports.ssh), (80, false, None));
+    assert_eq!((prepared.http_port, prepared.must_answer, prepared.ssh_port), (80, false, None));
     assert_eq!(prepared.entry, IDLE);
 
     fs::write(root.join("mark"), "").expect("written");
@@ -123,7 +123,7 @@ fn a_manifest_says_what_a_tarball_does_not() {
     let own = images(folder.path(), Tier::Root);
     let prepared = own.prepare("web").expect("an image");
     assert_eq!(prepared.entry, ["/srv/run", "-v"]);
-    assert_eq!(prepared.ports, Ports { http: 3000, must_answer: true, ssh: Some(22) });
+    assert_eq!((prepared.http_port, prepared.must_answer, prepared.ssh_port), (3000, true, Some(22)));
     assert_eq!((prepared.working_dir.as_str(), prepared.environment["A"].as_str()), ("/srv", "b"));
     let names: Vec<_> = own.list().expect("images").into_iter().map(|image| (image.name, image.is_default)).collect();
     assert_eq!(names, [("default".to_owned(), true), ("web".to_owned(), false)]);
@@ -134,7 +134,7 @@ fn a_manifest_says_what_a_tarball_does_not() {
 
     let shared = images(folder.path(), Tier::User);
     fs::remove_file(folder.path().join("web.json")).expect("removed");
-    assert!(shared.prepare("web").expect("an image").ports.http >= 80);
+    assert!(shared.prepare("web").expect("an image").http_port >= 80);
     let plain = images(folder.path(), Tier::Plain);
     assert_eq!(plain.list().expect("images").len(), 1);
     assert!(plain.prepare("web").expect_err("no files of its own").to_string().contains("only image"));

@@ -1,0 +1,174 @@
+//! A channel between a client and its container's sshd: one on each side, and everything from either goes to the other.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use russh::server::Handle;
+use russh::{ChannelId, ChannelMsg, ChannelWriteHalf, client, server};
+
+use crate::live::Usage;
+use crate::ssh::inbox::{Inbox, Item, Note, Stream, WINDOW_BYTES};
+use crate::ssh::session_events::{ChannelLog, Direction};
+
+/// What was taken is told when it comes to this much, in bytes, so that not every piece costs a packet.
+const REPORT_BYTES: u32 = WINDOW_BYTES / 8;
+/// For what a client sent before it closed, if the container is slow to take it.
+const LAST_BYTES_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// One side of a channel: what comes from it, and the way to it.
+#[derive(Debug)]
+pub struct End<S: From<(ChannelId, ChannelMsg)>> {
+    pub inbox: Arc<Inbox>,
+    pub half: Arc<ChannelWriteHalf<S>>,
+}
+
+impl<S: From<(ChannelId, ChannelMsg)>> Clone for End<S> {
+    fn clone(&self) -> Self {
+        Self { inbox: Arc::clone(&self.inbox), half: Arc::clone(&self.half) }
+    }
+}
+
+/// The client's side.
+pub type ClientEnd = End<server::Msg>;
+/// The container's side.
+pub type ContainerEnd = End<client::Msg>;
+
+impl<S: From<(ChannelId, ChannelMsg)> + Send + Sync + 'static> End<S> {
+    pub fn new(inbox: Arc<Inbox>, half: ChannelWriteHalf<S>) -> Self {
+        Self { inbox, half: Arc::new(half) }
+    }
+
+    /// Sends bytes as the window of this side allows, which may take as long as it likes.
+    ///
+    /// # Errors
+    /// The connection is over.
+    pub async fn send(&self, stream: Stream, bytes: bytes::Bytes) -> Result<(), russh::Error> {
+        match stream {
+            Stream::Main => self.half.data_bytes(bytes).await,
+            Stream::Extended(kind) => self.half.extended_data_bytes(kind, bytes).await,
+        }
+    }
+}
+
+/// Counts what passes in a channel, and tells the channel's log.
+#[derive(Debug)]
+pub struct Meter {
+    pub log: Box<dyn ChannelLog>,
+    to_container: AtomicU64,
+    to_client: AtomicU64,
+}
+
+impl Meter {
+    pub fn new(log: Box<dyn ChannelLog>) -> Self {
+        Self { log, to_container: AtomicU64::new(0), to_client: AtomicU64::new(0) }
+    }
+
+    pub fn passed(&self, direction: Direction, bytes: &[u8]) {
+        let count = match direction {
+            Direction::ToContainer => &self.to_container,
+            Direction::ToClient { .. } => &self.to_client,
+        };
+        count.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.log.passed(direction, bytes);
+    }
+
+    /// What has passed so far; a channel counts as a request.
+    pub fn usage(&self) -> Usage {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Usage { requests: 1, bytes_in: of(&self.to_container), bytes_out: of(&self.to_client) }
+    }
+}
+
+/// Counts what was taken from a side, and lets it send as much again.
+#[derive(Debug)]
+pub struct Taken<'a, S: From<(ChannelId, ChannelMsg)>> {
+    from: &'a End<S>,
+    unreported_bytes: u32,
+}
+
+impl<'a, S: From<(ChannelId, ChannelMsg)> + Send + Sync + 'static> Taken<'a, S> {
+    pub fn new(from: &'a End<S>) -> Self {
+        Self { from, unreported_bytes: 0 }
+    }
+
+    /// # Errors
+    /// The connection is over.
+    pub async fn add(&mut self, bytes: usize) -> Result<(), russh::Error> {
+        // At most a window may be on its way.
+        self.unreported_bytes += u32::try_from(bytes).unwrap_or(u32::MAX);
+        if self.unreported_bytes < REPORT_BYTES {
+            return Ok(());
+        }
+        self.from.half.consumed(std::mem::take(&mut self.unreported_bytes)).await
+    }
+}
+
+/// Serves a channel until one side has closed it and the other has all that was sent before, or a connection is over.
+pub async fn relay(client: &ClientEnd, container: &ContainerEnd, to_client: &Handle, meter: &Meter) {
+    let overdue = async {
+        client.inbox.closed().await;
+        tokio::time::sleep(LAST_BYTES_TIMEOUT).await;
+    };
+    tokio::select! {
+        _ = pass_up(client, container, meter) => {}
+        _ = pass_down(container, client, to_client, meter) => {}
+        () = overdue => {}
+    }
+    // One of them is closed already, which makes it nothing to do, or its connection is over.
+    let _ = client.half.close().await;
+    let _ = container.half.close().await;
+}
+
+async fn pass_up(client: &ClientEnd, container: &ContainerEnd, meter: &Meter) -> Result<(), russh::Error> {
+    let mut taken = Taken::new(client);
+    loop {
+        match client.inbox.next().await {
+            Item::Bytes(stream, bytes) => {
+                meter.passed(Direction::ToContainer, &bytes);
+                let length = bytes.len();
+                container.send(stream, bytes).await?;
+                taken.add(length).await?;
+            }
+            Item::Eof => container.half.eof().await?,
+            // Clients run nothing that could end.
+            Item::Note(_) => {}
+            Item::Closed => return Ok(()),
+        }
+    }
+}
+
+async fn pass_down(
+    container: &ContainerEnd,
+    client: &ClientEnd,
+    to_client: &Handle,
+    meter: &Meter,
+) -> Result<(), russh::Error> {
+    let mut taken = Taken::new(container);
+    loop {
+        match container.inbox.next().await {
+            Item::Bytes(stream, bytes) => {
+                meter.passed(Direction::ToClient { is_stderr: stream != Stream::Main }, &bytes);
+                let length = bytes.len();
+                client.send(stream, bytes).await?;
+                taken.add(length).await?;
+            }
+            Item::Eof => client.half.eof().await?,
+            Item::Note(note) => pass_note(note, client, to_client).await?,
+            Item::Closed => return Ok(()),
+        }
+    }
+}
+
+async fn pass_note(note: Note, client: &ClientEnd, to_client: &Handle) -> Result<(), russh::Error> {
+    let id = client.half.id();
+    let sent = match note {
+        Note::ExitStatus(status) => return client.half.exit_status(status).await,
+        Note::EndOfWrite => return client.half.other_request(false, "eow@openssh.com", Vec::new()).await,
+        Note::ExitSignal { signal, core_dumped, message, language } => {
+            to_client.exit_signal_request(id, signal, core_dumped, message, language).await
+        }
+        Note::XonXoff(client_can_do) => to_client.xon_xoff_request(id, client_can_do).await,
+    };
+    sent.map_err(|()| russh::Error::SendError)
+}

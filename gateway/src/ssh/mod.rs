@@ -1,0 +1,36 @@
+//! SSH into containers: a server to the tenant, a client to the container's sshd, or programs of the platform's where a
+//! container has none.
+//!
+//! ```text
+//! listener ─▶ connection ─▶ server: keys ─▶ admission ─▶ session ─┬▶ upstream ─▶ the container's sshd
+//!                                                                 ├▶ program ─▶ the platform's exec
+//!                                                                 └▶ jump ─▶ bytes to the container's sshd
+//! ```
+//! Every channel has an inbox at either end, and a task of its own that moves what is in them.
+
+pub mod admission;
+mod algorithms;
+pub mod authority;
+mod calls;
+mod channel;
+mod connection;
+pub mod exec;
+mod inbox;
+mod jump;
+pub mod keys;
+pub mod kill_switch;
+mod knock;
+pub mod listener;
+pub mod login;
+mod opening;
+mod program;
+mod requests;
+mod server;
+mod service;
+mod session;
+pub mod session_events;
+#[cfg(test)]
+mod tests;
+mod upstream;
+
+pub use service::{Config, Service};

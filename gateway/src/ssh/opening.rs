@@ -1,0 +1,157 @@
+//! Channels that a client opens, and ports that it asks for: each leads to the container, or to a reason why not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use russh::server::{ChannelOpenHandle, Msg};
+use russh::{Channel, ChannelOpenFailure, client};
+
+use crate::ssh::admission::Refusal;
+use crate::ssh::channel::{self, Meter};
+use crate::ssh::jump;
+use crate::ssh::program::Stage;
+use crate::ssh::session::{Leg, Line, Session, Way};
+use crate::ssh::session_events::{ChannelKind, Forward};
+use crate::ssh::upstream::{Origin, Upstream, connect_failed};
+
+/// Longest wait for a container's answer to a port that is asked for.
+const FORWARD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A channel that a client wants to open.
+#[derive(Debug)]
+pub enum Wish {
+    Session,
+    TcpIp { host: String, port: u32, origin: Origin },
+    StreamLocal { path: String },
+}
+
+/// Opens it once the way to the container is there, answers, and serves it to its end.
+pub async fn serve(session: Arc<Session>, wish: Wish, channel: Channel<Msg>, reply: ChannelOpenHandle) {
+    let leg = match session.leg().await {
+        Ok(leg) => leg,
+        Err(refusal) => return reply.reject(connect_failed(refusal.message)).await,
+    };
+    match (leg, wish) {
+        (Leg::Sshd(upstream), wish) => through(session, upstream, wish, channel, reply).await,
+        (Leg::Programs, Wish::Session) => program(session, channel, reply).await,
+        (Leg::Programs, _) => {
+            let why = "the container has no SSH server, which forwarding needs; its ports can be published instead";
+            reply.reject(prohibited(why)).await;
+        }
+        (Leg::Jump, Wish::TcpIp { host, port, .. }) => jump::serve(session, channel, host, port, reply).await,
+        (Leg::Jump, _) => {
+            let why = "this user is for ssh -J alone; log in with a container's id as the user for a shell in it";
+            reply.reject(prohibited(why)).await;
+        }
+    }
+}
+
+async fn through(
+    session: Arc<Session>,
+    upstream: Upstream,
+    wish: Wish,
+    channel: Channel<Msg>,
+    reply: ChannelOpenHandle,
+) {
+    let id = channel.id();
+    let _place = match session.enter(Some(id)) {
+        Ok(place) => place,
+        Err(failure) => return reply.reject(failure).await,
+    };
+    let opening = session.kill.token().run_until_cancelled(open(&upstream, &wish)).await;
+    let opened = opening.unwrap_or(Err(russh::Error::Disconnect));
+    let container = match opened {
+        Ok(opened) => upstream.end(opened),
+        Err(russh::Error::ChannelOpenFailure(failure)) => return reply.reject(failure).await,
+        Err(error) => return reply.reject(connect_failed(error.to_string())).await,
+    };
+    let client = session.end(channel);
+    let meter = Arc::new(Meter::new(session.log.opened(kind(wish))));
+    // Before the answer: requests may follow it at once.
+    session.set_line(id, Line { way: Way::Sshd(container.clone()), meter: Arc::clone(&meter) });
+    reply.accept().await;
+    channel::relay(&client, &container, &session.to_client, &meter).await;
+    upstream.forget(container.half.id());
+    session.count(meter.usage());
+}
+
+async fn open(upstream: &Upstream, wish: &Wish) -> Result<Channel<client::Msg>, russh::Error> {
+    let handle = upstream.handle();
+    match wish {
+        Wish::Session => handle.channel_open_session().await,
+        Wish::TcpIp { host, port, origin } => {
+            handle.channel_open_direct_tcpip(host, *port, &origin.address, origin.port).await
+        }
+        Wish::StreamLocal { path } => handle.channel_open_direct_streamlocal(path).await,
+    }
+}
+
+fn kind(wish: Wish) -> ChannelKind {
+    match wish {
+        Wish::Session => ChannelKind::Session,
+        Wish::TcpIp { host, port, .. } => ChannelKind::DirectTcpIp { host, port },
+        Wish::StreamLocal { path } => ChannelKind::DirectStreamLocal { path },
+    }
+}
+
+async fn program(session: Arc<Session>, channel: Channel<Msg>, reply: ChannelOpenHandle) {
+    let id = channel.id();
+    let _place = match session.enter(Some(id)) {
+        Ok(place) => place,
+        Err(failure) => return reply.reject(failure).await,
+    };
+    let client = session.end(channel);
+    let meter = Arc::new(Meter::new(session.log.opened(ChannelKind::Session)));
+    let stage = Arc::new(Stage::new(client.clone(), Arc::clone(&meter)));
+    session.set_line(id, Line { way: Way::Program(stage), meter: Arc::clone(&meter) });
+    reply.accept().await;
+    // Closed by the client, or by the program that has ended.
+    session.kill.token().run_until_cancelled(client.inbox.closed()).await;
+    session.count(meter.usage());
+}
+
+fn prohibited(why: &str) -> ChannelOpenFailure {
+    let code = ChannelOpenFailure::AdministrativelyProhibited.code();
+    ChannelOpenFailure::Other { code, reason: why.to_owned() }
+}
+
+impl Session {
+    /// The container listens for the client (`-R`). The port that it listens on; none: it does not.
+    pub async fn listen(&self, address: &str, port: u32) -> Option<u32> {
+        self.asked_for().set_forward();
+        let given = self.global(async |upstream| upstream.handle().tcpip_forward(address, port).await).await?;
+        let port = if port == 0 { given } else { port };
+        self.log.forwarded(&Forward::Tcp { address: address.to_owned(), port });
+        Some(port)
+    }
+
+    pub async fn unlisten(&self, address: &str, port: u32) -> bool {
+        self.global(async |upstream| upstream.handle().cancel_tcpip_forward(address, port).await).await.is_some()
+    }
+
+    pub async fn listen_at_path(&self, path: &str) -> bool {
+        self.asked_for().set_forward();
+        let done = self.global(async |upstream| upstream.handle().streamlocal_forward(path).await).await;
+        if done.is_some() {
+            self.log.forwarded(&Forward::StreamLocal { path: path.to_owned() });
+        }
+        done.is_some()
+    }
+
+    pub async fn unlisten_at_path(&self, path: &str) -> bool {
+        self.global(async |upstream| upstream.handle().cancel_streamlocal_forward(path).await).await.is_some()
+    }
+
+    /// Asks the container's sshd. None: it refuses, or there is none.
+    async fn global<T>(&self, ask: impl AsyncFnOnce(&Upstream) -> Result<T, russh::Error>) -> Option<T> {
+        let asking = async {
+            let Leg::Sshd(upstream) = self.leg().await? else {
+                return Err(Refusal::new("no_sshd", "the container has no SSH server"));
+            };
+            // Refused, or the connection is over, which ends the session.
+            ask(&upstream).await.map_err(|error| Refusal::new("forward", error.to_string()))
+        };
+        let asking = self.kill.token().run_until_cancelled(tokio::time::timeout(FORWARD_TIMEOUT, asking)).await;
+        asking?.ok()?.ok()
+    }
+}

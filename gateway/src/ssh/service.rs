@@ -1,0 +1,85 @@
+//! What all SSH connections share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use russh::keys::PrivateKey;
+use russh::server;
+use russh::{MethodKind, MethodSet, SshId};
+
+use crate::containers::Wakes;
+use crate::ssh::admission::SharedAdmitter;
+use crate::ssh::algorithms;
+use crate::ssh::authority::Authority;
+use crate::ssh::exec::Programs;
+use crate::ssh::inbox::WINDOW_BYTES;
+use crate::ssh::session_events::SessionEvents;
+
+/// Keys that one connection may offer: an agent may have many.
+const MAX_AUTH_ATTEMPTS: usize = 32;
+/// A client that says nothing for this long is asked whether it is there, this often.
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
+const KEEPALIVES: usize = 3;
+/// Messages of all channels that wait for a connection to take them, each at most a packet.
+const SEND_QUEUE: usize = 16;
+/// What clients see first. Nothing in it tells a release.
+const VERSION: &str = "SSH-2.0-edd";
+
+/// What SSH needs of the rest of the gateway.
+#[derive(Debug)]
+pub struct Config {
+    /// The gateway's own, the preferred first.
+    pub host_keys: Vec<PrivateKey>,
+    pub admitter: SharedAdmitter,
+    pub authority: Authority,
+    pub events: Arc<dyn SessionEvents>,
+    pub programs: Arc<dyn Programs>,
+    /// Wakes containers, if there is anybody who does.
+    pub wakes: Option<Wakes>,
+    /// From the first byte to the login.
+    pub login_grace: Duration,
+}
+
+/// Ready to serve connections.
+#[derive(Debug)]
+pub struct Service {
+    pub admitter: SharedAdmitter,
+    pub authority: Authority,
+    pub events: Arc<dyn SessionEvents>,
+    pub programs: Arc<dyn Programs>,
+    pub wakes: Option<Wakes>,
+    pub login_grace: Duration,
+    pub(super) protocol: Arc<server::Config>,
+}
+
+impl Service {
+    pub fn new(config: Config) -> Self {
+        let protocol = server::Config {
+            server_id: SshId::Standard(VERSION.into()),
+            methods: MethodSet::from(&[MethodKind::PublicKey][..]),
+            // Whoever guesses is seen to by address; waiting would punish agents with many keys.
+            auth_rejection_time: Duration::ZERO,
+            auth_rejection_time_initial: Some(Duration::ZERO),
+            max_auth_attempts: MAX_AUTH_ATTEMPTS,
+            keys: config.host_keys,
+            window_size: WINDOW_BYTES,
+            consumer_adjusts_window: true,
+            event_buffer_size: SEND_QUEUE,
+            preferred: algorithms::preferred(),
+            // A session may stay open as long as its ends are there, which keepalives tell.
+            inactivity_timeout: None,
+            keepalive_interval: Some(KEEPALIVE_EVERY),
+            keepalive_max: KEEPALIVES,
+            ..server::Config::default()
+        };
+        Self {
+            admitter: config.admitter,
+            authority: config.authority,
+            events: config.events,
+            programs: config.programs,
+            wakes: config.wakes,
+            login_grace: config.login_grace,
+            protocol: Arc::new(protocol),
+        }
+    }
+}

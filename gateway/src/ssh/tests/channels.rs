@@ -1,0 +1,148 @@
+//! What goes through a channel, and past one that stands still.
+
+use std::io::Read;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use super::world::{PATIENCE, World, finish, text, until};
+
+/// Compressible by nothing, and different at every place.
+fn noise(bytes: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut noise = Vec::with_capacity(bytes + 8);
+    while noise.len() < bytes {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        noise.extend_from_slice(&state.to_be_bytes());
+    }
+    noise.truncate(bytes);
+    noise
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn input_ends_status_and_signal_arrive_and_errors_are_apart() {
+    let world = World::new().await;
+    let cat = world.run("cat", b"x").await;
+    assert_eq!((text(&cat.stdout), cat.status.code()), ("x".to_owned(), Some(0)));
+    let apart = world.run("echo out; echo err >&2; exit 3", b"").await;
+    assert_eq!(text(&apart.stdout), "out\n");
+    assert_eq!((text(&apart.stderr), apart.status.code()), ("err\n".to_owned(), Some(3)));
+    // OpenSSH's client exits with 255 when a signal ended the command.
+    let mut verbose = world.ssh(&["-v"]);
+    verbose.args(["kill -USR1 $$"]);
+    let killed = finish(verbose, b"").await;
+    assert_eq!(killed.status.code(), Some(255));
+    let mut environment = world.ssh(&["-o", "SetEnv=LC_TEST=hello"]);
+    environment.arg("echo $LC_TEST");
+    assert_eq!(text(&finish(environment, b"").await.stdout), "hello\n");
+    let mut terminal = world.ssh(&["-tt"]);
+    terminal.arg("stty size; tty; exit 5").env("TERM", "xterm");
+    let terminal = finish(terminal, b"").await;
+    assert!(text(&terminal.stdout).contains("/dev/pts/"), "{terminal:?}");
+    assert_eq!(terminal.status.code(), Some(5));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn megabytes_come_through_whole_both_ways_with_keys_changing_all_the_time() {
+    let world = World::new().await;
+    let sent = noise(12 * 1024 * 1024);
+    for options in [&[][..], &["-o", "RekeyLimit=1M", "-o", "Ciphers=aes128-ctr", "-o", "MACs=hmac-sha2-256"]] {
+        let mut command = world.ssh(options);
+        command.arg("cat");
+        let back = finish(command, &sent).await;
+        assert!(back.stdout == sent, "{} bytes of {} {}", back.stdout.len(), sent.len(), text(&back.stderr));
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_copied_by_both_protocols_of_scp_and_by_sftp() {
+    let world = World::new().await;
+    let sent = noise(1_000_000);
+    std::fs::write(world.path("sent"), &sent).unwrap();
+    for (name, protocol) in [("legacy", "-O"), ("modern", "-s")] {
+        let remote = world.path(name);
+        let mut copy = world.command("scp");
+        copy.args([protocol, "-P", &world.address.port().to_string()]).arg(world.path("sent"));
+        copy.arg(format!("{}@127.0.0.1:{}", super::world::CONTAINER, remote.display()));
+        let copied = finish(copy, b"").await;
+        assert!(copied.status.success(), "{}", text(&copied.stderr));
+        assert!(std::fs::read(&remote).unwrap() == sent);
+    }
+    world.stop().await;
+}
+
+/// A first connection, which others share.
+struct Master(Child);
+
+impl Master {
+    async fn start(world: &World) -> Self {
+        let socket = world.path("control");
+        let socket = socket.to_str().unwrap();
+        let mut command = world.ssh(&["-M", "-N", "-S", socket]);
+        let child = command.stdin(Stdio::null()).spawn().unwrap();
+        until("the control socket", || world.path("control").exists()).await;
+        Self(child)
+    }
+}
+
+impl Drop for Master {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_that_stands_still_holds_up_no_other() {
+    let world = World::new().await;
+    let _master = Master::start(&world).await;
+    let control = world.path("control").display().to_string();
+    let shared = |script: &str| {
+        let mut command = world.ssh(&["-S", &control]);
+        command.arg(script);
+        command
+    };
+    // One whose command reads nothing of endless input, and one whose output nobody takes.
+    let zero = std::fs::File::open("/dev/zero").unwrap();
+    let mut unread = shared("echo ready; sleep 600").stdin(zero).stdout(Stdio::piped()).spawn().unwrap();
+    let mut untaken = shared("cat /dev/zero").stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut ready, mut first) = ([0; 6], [0; 1024]);
+    unread.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+    untaken.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    for _ in 0..10 {
+        let begun = Instant::now();
+        let answer = finish(shared("cat"), b"here").await;
+        assert_eq!(text(&answer.stdout), "here");
+        // An answer behind one of the others would take until they end.
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    }
+    for mut child in [unread, untaken] {
+        assert!(child.try_wait().unwrap().is_none(), "it goes on meanwhile");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_channels_of_one_connection_work_at_once() {
+    let world = World::new().await;
+    let _master = Master::start(&world).await;
+    let control = world.path("control").display().to_string();
+    let mut running = tokio::task::JoinSet::new();
+    for number in 0..20 {
+        let mut command = world.ssh(&["-S", &control]);
+        command.arg(format!("cat; exit {number}"));
+        running.spawn(async move { (number, finish(command, &noise(200_000)).await) });
+    }
+    let all = async {
+        while let Some(done) = running.join_next().await {
+            let (number, output) = done.unwrap();
+            assert_eq!(output.status.code(), Some(number));
+            assert!(output.stdout == noise(200_000));
+        }
+    };
+    tokio::time::timeout(PATIENCE, all).await.unwrap();
+    world.stop().await;
+}

@@ -1,0 +1,332 @@
+//! A whole gateway, a container's sshd, and a user with a key.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use edd_events::clock::SystemClock;
+use russh::keys::ssh_key::LineEnding;
+use russh::keys::{Algorithm, PrivateKey};
+use tempfile::TempDir;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::platform::Platform;
+use super::sshd::Sshd;
+use crate::certs::{CertsConfig, LocalCaConfig};
+use crate::gateway::{Config, Gateway, Stop};
+use crate::health::Health;
+use crate::metrics::Metrics;
+use crate::proxy::http1::HeadLimits;
+use crate::route::{Authority as Address, HostName};
+use crate::router::Router;
+use crate::ssh;
+use crate::ssh::admission::{Admission, Admitter, Attempt, Entrance, Outcome, Refusal, Target, Way};
+use crate::ssh::authority::Authority;
+use crate::ssh::login::Login;
+use crate::ssh::session_events::{
+    Begun, ChannelKind, ChannelLog, Direction, Forward, LoggedIn, SessionEvents, SessionLog, TerminalSize, TurnedAway,
+};
+use crate::ssh::upstream::fingerprint;
+
+pub const CONTAINER: &str = "abcdefghij";
+/// Longer than anything here takes.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Lets one key in, to one container.
+#[derive(Debug)]
+pub struct Doorman {
+    fingerprint: String,
+    pub target: Mutex<Target>,
+    /// Of everybody who is in.
+    pub revoked: CancellationToken,
+    pub retired: CancellationToken,
+    pub outcomes: Mutex<Vec<Outcome>>,
+}
+
+impl Doorman {
+    fn check(&self, attempt: &Attempt<'_>) -> Result<Way, Refusal> {
+        if fingerprint(attempt.key) != self.fingerprint {
+            return Err(Refusal::new("unknown_key", "nobody has this key"));
+        }
+        match Login::parse(attempt.username) {
+            Some(Login::Container { id, user }) => Ok(Way::Container { id, user }),
+            Some(Login::Jump) => Ok(Way::Jump),
+            None => Err(Refusal::new("unknown_user", "no such user")),
+        }
+    }
+
+    fn door(&self) -> Entrance {
+        let target = self.target.lock().unwrap().clone();
+        Entrance { container: CONTAINER.parse().unwrap(), target, visit: None, retired: self.retired.clone() }
+    }
+}
+
+impl Admitter for Doorman {
+    fn arrived(&self, _peer: IpAddr) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn settled(&self, _peer: IpAddr, outcome: Outcome) {
+        self.outcomes.lock().unwrap().push(outcome);
+    }
+
+    fn offer(&self, attempt: &Attempt<'_>) -> Result<(), Refusal> {
+        self.check(attempt).map(drop)
+    }
+
+    fn admit(&self, attempt: &Attempt<'_>) -> Result<Admission, Refusal> {
+        Ok(Admission {
+            owner: "V1StGXR8_Z5jdHi6B-myT".parse().unwrap(),
+            key_id: 7,
+            fingerprint: self.fingerprint.clone(),
+            way: self.check(attempt)?,
+            revoked: self.revoked.clone(),
+        })
+    }
+
+    fn entrance(&self, _admission: &Admission) -> Result<Entrance, Refusal> {
+        Ok(self.door())
+    }
+
+    fn jump(&self, _admission: &Admission, host: &str) -> Result<Entrance, Refusal> {
+        if host == CONTAINER { Ok(self.door()) } else { Err(Refusal::new("unknown_container", "no such container")) }
+    }
+}
+
+/// Remembers what it is told, a line each.
+#[derive(Clone, Debug, Default)]
+pub struct Diary(pub Arc<Mutex<Vec<String>>>);
+
+impl Diary {
+    fn write(&self, line: String) {
+        self.0.lock().unwrap().push(line);
+    }
+
+    pub fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+
+    pub fn has(&self, part: &str) -> bool {
+        self.lines().iter().any(|line| line.contains(part))
+    }
+}
+
+impl SessionEvents for Diary {
+    fn turned_away(&self, refused: &TurnedAway<'_>) {
+        self.write(format!("turned away {} {}", refused.username, refused.refusal.reason));
+    }
+
+    fn began(&self, login: LoggedIn) -> Result<Arc<dyn SessionLog>, Refusal> {
+        self.write(format!("began {}", login.username));
+        Ok(Arc::new(self.clone()))
+    }
+}
+
+impl SessionLog for Diary {
+    fn opened(&self, kind: ChannelKind) -> Box<dyn ChannelLog> {
+        self.write(format!("opened {}", kind.as_str()));
+        Box::new(self.clone())
+    }
+
+    fn forwarded(&self, forward: &Forward) {
+        self.write(format!("forwarded {forward:?}"));
+    }
+
+    fn ended(&self, reason: &'static str) {
+        self.write(format!("ended {reason}"));
+    }
+}
+
+impl ChannelLog for Diary {
+    fn terminal(&self, size: TerminalSize) {
+        self.write(format!("terminal {}x{}", size.columns, size.rows));
+    }
+
+    fn began(&self, what: Begun) {
+        self.write(format!("began {what:?}"));
+    }
+
+    fn passed(&self, _direction: Direction, _bytes: &[u8]) {}
+}
+
+pub struct World {
+    pub dir: TempDir,
+    pub address: SocketAddr,
+    pub doorman: Arc<Doorman>,
+    pub diary: Diary,
+    pub platform: Arc<Platform>,
+    pub sshd: Sshd,
+    stop: Option<oneshot::Sender<()>>,
+    running: JoinHandle<()>,
+}
+
+impl World {
+    pub async fn new() -> Self {
+        Self::with_grace(PATIENCE).await
+    }
+
+    pub async fn with_grace(login_grace: Duration) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let key = make_key(&dir.path().join("key"));
+        let ca = PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).unwrap();
+        let (ca_line, own_line) = [&ca, &key].map(|key| key.public_key().to_openssh().unwrap()).into();
+        let sshd = Sshd::start(dir.path(), &ca_line, CONTAINER, &own_line);
+        let target = Target::Sshd {
+            address: Address::parse(&sshd.address.to_string()).unwrap(),
+            host_key_fingerprint: sshd.host_key_fingerprint.clone(),
+        };
+        let doorman = Arc::new(Doorman {
+            fingerprint: fingerprint(key.public_key()),
+            target: Mutex::new(target),
+            revoked: CancellationToken::new(),
+            retired: CancellationToken::new(),
+            outcomes: Mutex::default(),
+        });
+        let (diary, platform) = (Diary::default(), Arc::new(Platform::default()));
+        let ssh = ssh::Config {
+            host_keys: vec![PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).unwrap()],
+            admitter: Arc::clone(&doorman) as _,
+            authority: Authority::new(ca, Arc::new(SystemClock)),
+            events: Arc::new(diary.clone()),
+            programs: Arc::clone(&platform) as _,
+            wakes: None,
+            login_grace,
+        };
+        let gateway = Gateway::start(config(dir.path(), ssh)).await.unwrap();
+        let address = gateway.addresses.ssh.unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let running = tokio::spawn(gateway.run(async {
+            let _ = stopped.await;
+            Stop::Now
+        }));
+        Self { dir, address, doorman, diary, platform, sshd, stop: Some(stop), running }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A command of OpenSSH's client side, with the options that all of them take.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.args(["-F", "/dev/null"]);
+        for option in ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "BatchMode=yes"] {
+            command.args(["-o", option]);
+        }
+        command.args(["-o", "IdentitiesOnly=yes"]).arg("-i").arg(self.path("key"));
+        command
+    }
+
+    /// `ssh options... user@gateway`.
+    pub fn ssh_as(&self, user: &str, options: &[&str]) -> Command {
+        let mut command = self.command("ssh");
+        command.args(["-p", &self.address.port().to_string()]).args(options).arg(format!("{user}@127.0.0.1"));
+        command
+    }
+
+    pub fn ssh(&self, options: &[&str]) -> Command {
+        self.ssh_as(CONTAINER, options)
+    }
+
+    /// What a command in the container does with `input`.
+    pub async fn run(&self, script: &str, input: &[u8]) -> Output {
+        let mut command = self.ssh(&[]);
+        command.arg(script);
+        finish(command, input).await
+    }
+
+    pub async fn stop(mut self) {
+        drop(self.stop.take());
+        tokio::time::timeout(PATIENCE, self.running).await.expect("it ends").unwrap();
+    }
+}
+
+pub fn make_key(path: &Path) -> PrivateKey {
+    let key = PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).unwrap();
+    key.write_openssh_file(path, LineEnding::LF).unwrap();
+    key
+}
+
+/// Runs a command to its end.
+pub async fn finish(mut command: Command, input: &[u8]) -> Output {
+    let input = input.to_vec();
+    let pipes = (Stdio::piped(), Stdio::piped(), Stdio::piped());
+    let mut child = command.stdin(pipes.0).stdout(pipes.1).stderr(pipes.2).spawn().unwrap();
+    let (id, mut stdin) = (child.id(), child.stdin.take().unwrap());
+    let running = tokio::task::spawn_blocking(move || {
+        let writing = std::thread::spawn(move || {
+            // Some read nothing of it.
+            let _ = stdin.write_all(&input);
+        });
+        let output = child.wait_with_output().unwrap();
+        writing.join().unwrap();
+        output
+    });
+    match tokio::time::timeout(PATIENCE, running).await {
+        Ok(output) => output.unwrap(),
+        Err(_) => {
+            // Or the test would wait for its threads.
+            let killed = Command::new("kill").args(["-KILL", &id.to_string()]).status();
+            panic!("{command:?} hangs; killed: {killed:?}");
+        }
+    }
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Waits until `condition` holds.
+pub async fn until(what: &str, condition: impl Fn() -> bool) {
+    let waiting = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("{what} in time"));
+}
+
+fn config(dir: &Path, ssh: ssh::Config) -> Config {
+    // Another test may have done so.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let base = HostName::parse("cloud.localhost").unwrap();
+    let routes_file = dir.join("routes.yaml");
+    std::fs::write(&routes_file, "routes: []\n").unwrap();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let second = Duration::from_secs(1);
+    Config {
+        http: any,
+        https: any,
+        admin: any,
+        ssh: Some((any, ssh)),
+        dynamic_bind: any.ip(),
+        routes_file,
+        data_dir: dir.to_owned(),
+        certs: CertsConfig {
+            certs_dir: None,
+            local_ca: Some(LocalCaConfig { dir: dir.join("ca"), names: vec![base] }),
+        },
+        trusted_proxies: Vec::new(),
+        limits: HeadLimits { max_head_bytes: 32 * 1024, header_timeout: second, keepalive_timeout: PATIENCE },
+        max_connections: 1000,
+        handshake_timeout: second,
+        drain_timeout: second,
+        shutdown_delay: Duration::ZERO,
+        access_log: None,
+        builtin_targets: HashMap::new(),
+        builtin_routes: Vec::new(),
+        metrics: Arc::new(Metrics::new().unwrap()),
+        router: Router::default(),
+        containers: None,
+        static_routes: watch::channel(None).1,
+        health: Health::default(),
+        takeover: false,
+        worker_threads: 2,
+    }
+}
