@@ -1,5 +1,6 @@
 //! Clients that do not read, peers that die, bytes that are no SSH, and a container that sleeps.
 
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -145,8 +146,7 @@ fn malformed() -> Vec<(&'static str, Vec<u8>)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn bytes_that_are_no_ssh_are_shown_out() {
     let mut deployment = Deployment::single();
-    deployment.set_all("EDD_SSH_LOGIN_GRACE_SECONDS", "2");
-    deployment.set_all("EDD_SSH_PENALTIES", "off");
+    deployment.set_all("EDD_SSH_LOGIN_GRACE", "2s");
     deployment.start().await;
     let (_tenant, _, site, _) = newcomer(&deployment).await;
     let mut transfer = Transfer::begin(&site).await;
@@ -180,8 +180,15 @@ async fn bytes_that_are_no_ssh_are_shown_out() {
     deployment.stop().await;
 }
 
+/// A connection from an address of its own: who misbehaves is soon not listened to any more.
 async fn open(port: u16) -> TcpStream {
-    within("a connection", TcpStream::connect(("127.0.0.1", port))).await.expect("the gateway listens")
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let [high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    let connecting = within("a connection", TcpStream::connect(("127.0.0.1", port)));
+    let mut stream = connecting.await.expect("the gateway listens");
+    let header = format!("PROXY TCP4 10.99.{high}.{low} 127.0.0.1 1 22\r\n");
+    stream.write_all(header.as_bytes()).await.expect("room for a line");
+    stream
 }
 
 /// Reads to the end, however that comes.

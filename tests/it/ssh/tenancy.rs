@@ -1,5 +1,8 @@
 //! Containers that people log in to.
 
+use std::path::Path;
+use std::process::Command;
+
 use edd_events::database::Database;
 use serde_json::{Value, json};
 
@@ -47,7 +50,10 @@ pub async fn container(
 pub async fn newcomer(deployment: &Deployment) -> (Tenant<'_>, Made, Site, i64) {
     let (tenant, identity) = (tenant(deployment).await, Identity::new());
     let key = register(&tenant, &identity).await;
-    let (made, site) = container(deployment, &tenant, identity, json!({"name": "box", "ssh_enabled": true})).await;
+    let wanted = json!({"name": "box", "ssh_enabled": true});
+    let (made, mut site) = container(deployment, &tenant, identity, wanted).await;
+    // What the machine has, of which the image is made.
+    site.offers.extend(["sftp", "tools"]);
     (tenant, made, site, key)
 }
 
@@ -58,4 +64,28 @@ async fn has_server(deployment: &Deployment, id: &str) -> bool {
     let port = select.fetch_one(compute.reader()).await.expect("a row");
     compute.close().await;
     port > 0
+}
+
+/// The name of the image that [`make_plain_image`] makes.
+pub const PLAIN: &str = "plain";
+
+/// Makes an image of busybox alone in `dir`. False: this machine has none that stands on its own.
+pub fn make_plain_image(dir: &Path) -> bool {
+    const SCRIPT: &str = r#"
+        busybox=$(command -v busybox) && ! ldd "$busybox" >/dev/null 2>&1 || exit 1
+        root=$(mktemp -d) && trap 'rm -rf "$root"' EXIT
+        mkdir -p "$root/bin" "$root/etc" "$root/root" "$root/tmp" "$root/home/user" "$root/usr/bin"
+        cp "$busybox" "$root/bin/busybox"
+        for applet in $(busybox --list); do [ -e "$root/bin/$applet" ] || ln -s busybox "$root/bin/$applet"; done
+        printf 'root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n' >"$root/etc/passwd"
+        printf 'root:x:0:\nuser:x:1000:\n' >"$root/etc/group"
+        chown 1000:1000 "$root/home/user"
+        tar -C "$root" -czf "$0" .
+    "#;
+    let file = dir.join(format!("{PLAIN}.tar.gz"));
+    let made = Command::new("sh").args(["-ec", SCRIPT]).arg(file).output().expect("a shell");
+    if !made.status.success() {
+        eprintln!("{}", String::from_utf8_lossy(&made.stderr));
+    }
+    made.status.success()
 }

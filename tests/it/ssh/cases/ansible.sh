@@ -1,4 +1,5 @@
 # Ansible with pipelining, several tasks on one connection.
+# needs: tools
 cat >ansible.cfg <<END
 [defaults]
 host_key_checking = False

@@ -2,7 +2,7 @@
 for cipher in chacha20-poly1305@openssh.com aes128-gcm@openssh.com aes256-gcm@openssh.com aes256-ctr; do
   is "$(gw -c "$cipher" -- "echo $cipher")" "$cipher"
 done
-for exchange in sntrup761x25519-sha512@openssh.com curve25519-sha256 curve25519-sha256@libssh.org; do
+for exchange in curve25519-sha256 curve25519-sha256@libssh.org diffie-hellman-group16-sha512; do
   is "$(gw -o "KexAlgorithms=$exchange" -- "echo $exchange")" "$exchange"
 done
 for kind in ssh-ed25519 rsa-sha2-512 rsa-sha2-256; do

@@ -1,4 +1,5 @@
 # git over ssh: push, clone, fetch.
+# needs: tools
 export GIT_SSH_COMMAND="ssh -F $CONFIG" GIT_CONFIG_GLOBAL=/dev/null
 export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@example.com GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@example.com
 gw "git init -q --bare -b main $THERE/repository.git"

@@ -1,4 +1,5 @@
 # PuTTY's psftp.
+# needs: sftp
 puttygen "$IDENTITY" -O private -o key.ppk
 random 4 up
 printf 'put up %s/psftp.bin\nget %s/psftp.bin down\n' "$THERE" "$THERE" >batch

@@ -1,4 +1,5 @@
 # rsync there and back, and once more with hardly anything to do.
+# needs: tools
 mkdir -p tree/a/b
 random 6 tree/a/b/large
 for number in $(seq 1 200); do echo "$number" >"tree/a/$number"; done

@@ -1,4 +1,5 @@
 # scp as it was, over its own protocol.
+# needs: tools
 random 8 up
 scp -q -O -F "$CONFIG" -p up "gw:$THERE/scp-o.bin"
 scp -q -O -F "$CONFIG" -p "gw:$THERE/scp-o.bin" down

@@ -1,4 +1,5 @@
 # scp as it is today, over SFTP: files, folders, modes.
+# needs: sftp
 random 8 up
 chmod 640 up
 scp -q -F "$CONFIG" -p up "gw:$THERE/scp.bin"

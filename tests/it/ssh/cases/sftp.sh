@@ -1,4 +1,5 @@
 # sftp in a batch; its end is a success.
+# needs: sftp
 random 8 up
 sftp -q -F "$CONFIG" -b - gw >log <<END
 cd $THERE
