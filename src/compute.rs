@@ -1,15 +1,16 @@
 //! The compute service as a part of this process: its settings, its platform, its start, its API.
 
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use clap::{Args, ValueEnum};
-use edd_control::compute::config::{ComputeConfig, Quotas, Sleep};
+use edd_control::compute::config::{ComputeConfig, Quotas, Sleep, SshPort};
 use edd_control::compute::platform::docker::DockerPlatform;
 use edd_control::compute::platform::local::{Config, Local};
+use edd_control::compute::platform::sshd::{HostKeys, Sshd, UserAuthorities};
 use edd_control::compute::platform::{Platform, PlatformError};
 use edd_control::compute::service::{Answers, Departures, Foundation};
 use edd_control::compute::{Compute, STEPS};
@@ -65,6 +66,14 @@ pub struct ComputeArgs {
     /// How long a container sleeps with its memory kept, until it is stopped to free that.
     #[arg(long, value_name = "SECONDS", env = "EDD_SLEEP_SECONDS", default_value_t = Sleep::default().stop_after.as_secs())]
     sleep_seconds: u64,
+    /// Public keys of the gateways' user CA, as in their user_ca.pub; two lines while one takes the place of the other.
+    /// Containers let in whom it vouches for. Without it nobody logs in to their SSH servers, and gateways run sessions
+    /// by this service instead [default: none; `edd up`: its own].
+    #[arg(long, value_name = "FILE", env = "EDD_SSH_USER_CA_FILE")]
+    ssh_user_ca_file: Option<PathBuf>,
+    /// Port at which SSH clients reach the gateway, as tenants are told [default: 22; `edd up`: that of its listener].
+    #[arg(long, value_name = "PORT", env = "EDD_SSH_PUBLIC_PORT")]
+    ssh_public_port: Option<u16>,
 }
 
 /// What the gateway beside the service has to do with it.
@@ -73,6 +82,10 @@ pub struct Surroundings<'a> {
     pub domain: &'a HostName,
     /// What tenants may ask for.
     pub ports: RangeInclusive<u16>,
+    /// Whom containers let in, where no file says it.
+    pub user_authorities: Option<UserAuthorities>,
+    /// Where SSH is, where nothing else is said.
+    pub ssh_port: SshPort,
 }
 
 impl ComputeArgs {
@@ -80,6 +93,7 @@ impl ComputeArgs {
         let defaults = ComputeConfig::default();
         ComputeConfig {
             base_domain: around.domain.as_str().to_owned(),
+            ssh_port: self.ssh_public_port.map_or_else(|| around.ssh_port.clone(), SshPort::new),
             ingress_ports: around.ports.clone(),
             service_key: place.plane.service_key.as_ref().map(|key| ServiceKey::new(key.reveal())),
             quotas: Quotas { containers: self.max_containers, ssh_keys: self.max_ssh_keys, ..defaults.quotas },
@@ -91,18 +105,33 @@ impl ComputeArgs {
         }
     }
 
-    async fn platform(&self, data_dir: &Path, domain: &HostName) -> Result<Arc<dyn Platform>, Failure> {
+    async fn platform(&self, data_dir: &Path, around: &Surroundings<'_>) -> Result<Arc<dyn Platform>, Failure> {
         let away = |error: PlatformError| Failure::unavailable(format!("containers: {error}"));
+        let sshd = self.sshd(data_dir, around)?;
         Ok(match self.platform {
             PlatformSetting::Local => {
-                let config = Config::new(data_dir, container_init::program()?);
+                let config = Config { sshd, ..Config::new(data_dir, container_init::program()?) };
                 Arc::new(Local::start(config).await.map_err(away)?)
             }
             PlatformSetting::Docker => {
                 let socket = self.docker_host.strip_prefix("unix://").unwrap_or(&self.docker_host);
-                Arc::new(DockerPlatform::connect(socket, &self.docker_image, domain.as_str()).await.map_err(away)?)
+                let (image, installation) = (&self.docker_image, around.domain.as_str());
+                Arc::new(DockerPlatform::connect(socket, image, installation, sshd).await.map_err(away)?)
             }
         })
+    }
+
+    /// How the SSH servers of containers are set up, if it is known whom they let in.
+    fn sshd(&self, data_dir: &Path, around: &Surroundings<'_>) -> Result<Option<Sshd>, Failure> {
+        let wrong = |error: &dyn std::fmt::Display| Failure::config(format!("EDD_SSH_USER_CA_FILE: {error}"));
+        let authorities = match &self.ssh_user_ca_file {
+            Some(file) => Some(UserAuthorities::load(file).map_err(|error| wrong(&error))?),
+            None => around.user_authorities.clone(),
+        };
+        let Some(authorities) = authorities else { return Ok(None) };
+        let keys = HostKeys::open(data_dir);
+        let keys = keys.map_err(|error| Failure::config(format!("the SSH host keys of containers: {error}")))?;
+        Ok(Some(Sshd::new(authorities, keys)))
     }
 }
 
@@ -125,7 +154,7 @@ impl ComputeRole {
         data_dir: &Path,
         around: Surroundings<'_>,
     ) -> Result<Self, Failure> {
-        let platform = args.platform(data_dir, around.domain).await?;
+        let platform = args.platform(data_dir, &around).await?;
         let config = args.config(&place, &around);
         let (clock, publisher) = (place.plane.clock.clone(), COMPUTE.publisher(place.plane));
         let departures = Arc::new(Departures::new(publisher, clock.clone()));

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use edd_control::compute::config::SshPort;
 use edd_control::request::TrustedProxies;
 use edd_gateway::health::Reporter;
 use prometheus::Registry;
@@ -23,6 +24,9 @@ use crate::service_admin::{self, ServiceAdmin};
 use crate::settings::{PortsArgs, worker_threads};
 use crate::sfs::SfsRole;
 use crate::{gateway, logging};
+
+/// Where SSH is expected.
+const SSH_PORT: u16 = 22;
 
 pub fn run(command: ControlCommand) -> Outcome {
     match command {
@@ -86,7 +90,12 @@ async fn compute_alone(compute: &ComputeArgs, ports: &PortsArgs, owner: &OwnerAr
     let (auth, location) = (owner.auth(&plane)?, args.databases.only(ServiceName::Compute, &args.data_dir)?);
     let keys_dir = Some(args.data_dir.as_path());
     let place = Place { plane: &plane, location: &location, auth: &auth, registry: &registry, keys_dir };
-    let around = Surroundings { domain: &args.base_domain, ports: ports.dynamic_ports.bounds() };
+    let around = Surroundings {
+        domain: &args.base_domain,
+        ports: ports.dynamic_ports.bounds(),
+        user_authorities: None,
+        ssh_port: SshPort::new(SSH_PORT),
+    };
     let role = ComputeRole::start(compute, place, &args.data_dir, around).await?;
     let serve = |listener, trusted, stop| role.serve(listener, trusted, stop, args.drain_seconds);
     serve_api(args, registry, role.report.clone(), serve).await?;

@@ -16,6 +16,7 @@ use edd_gateway::containers::keeper::{Keeper, KeeperError, Nobody};
 use edd_gateway::containers::{Config, Containers, Feed, LastKnown, Timing, announce_refreshes};
 use edd_gateway::ingress::RuleFeed;
 use edd_gateway::live::LedgerReader;
+use edd_gateway::ssh::exec::{Nowhere, Programs};
 use edd_gateway::table::containers::Zone;
 use edd_proto::ContainerId;
 use tokio::sync::watch;
@@ -27,6 +28,7 @@ use crate::compute::ComputeRole;
 use crate::databases::Location;
 use crate::exit::Failure;
 use crate::plane::Plane;
+use crate::programs;
 use crate::remote::RemoteCompute;
 use crate::secret::Secret;
 use crate::serving::{self, Wishes};
@@ -44,6 +46,8 @@ pub struct Compute {
     /// None: what events tell is all there is.
     pub owners: Option<ComputeOwners>,
     pub keeper: Arc<dyn Keeper>,
+    /// Who runs programs in containers for who comes by SSH.
+    pub programs: Arc<dyn Programs>,
 }
 
 impl Compute {
@@ -55,13 +59,15 @@ impl Compute {
             ssh_keys: of(Table::SshKeys),
             ingress_requests: of(Table::IngressRequests),
         };
-        Self { owners: Some(owners), keeper: Arc::new(InProcess(role.compute.service().clone())) }
+        let service = role.compute.service();
+        let programs = Arc::new(programs::InProcess(service.clone()));
+        Self { owners: Some(owners), keeper: Arc::new(InProcess(service.clone())), programs }
     }
 
     /// The service of another process; nobody who could be asked if it is not said where that is.
     pub fn remote(url: Option<&ServiceUrl>, key: Option<&Secret>) -> Result<Self, Failure> {
         let (Some(url), Some(key)) = (url, key) else {
-            return Ok(Self { owners: None, keeper: Arc::new(Nobody) });
+            return Ok(Self { owners: None, keeper: Arc::new(Nobody), programs: Arc::new(Nowhere) });
         };
         let remote = RemoteCompute::new(&url.to_string(), key.clone())?;
         let of = |shape, path| -> Arc<dyn Owner> { Arc::new(remote.rows(shape, path)) };
@@ -70,7 +76,7 @@ impl Compute {
             ssh_keys: of(&ssh_keys::SHAPE, "/api/ssh-keys"),
             ingress_requests: of(&ingress_requests::SHAPE, "/api/ingress-requests"),
         };
-        Ok(Self { owners: Some(owners), keeper: Arc::new(remote) })
+        Ok(Self { owners: Some(owners), keeper: Arc::new(remote.clone()), programs: Arc::new(remote) })
     }
 }
 

@@ -192,7 +192,7 @@ fn explain(error: StartError) -> Failure {
              or take a running gateway's place with --takeover"
         }
         StartError::Bind { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
-            "\nhint: ports below 1024 need CAP_NET_BIND_SERVICE; the defaults 8080 and 8443 need nothing"
+            "\nhint: ports below 1024 need CAP_NET_BIND_SERVICE; the defaults 8080, 8443 and 2222 need nothing"
         }
         StartError::Routes(edd_gateway::sources::LoadError::Io { .. }) => {
             "\nhint: name the file with --routes or ROUTES_FILE; `edd up` brings an example"
@@ -218,6 +218,9 @@ fn announce(addresses: &Addresses) {
     println!("edd gateway {} is ready", env!("CARGO_PKG_VERSION"));
     println!("  http   {}", addresses.http);
     println!("  https  {}", addresses.https);
+    if let Some(ssh) = addresses.ssh {
+        println!("  ssh    {ssh}");
+    }
     println!("  admin  {}", addresses.admin);
 }
 

@@ -24,6 +24,7 @@ mod logging;
 mod manual;
 mod plane;
 mod ports;
+mod programs;
 mod remote;
 mod replay;
 mod report;
@@ -31,6 +32,7 @@ mod routes;
 mod secret;
 mod service_admin;
 mod serving;
+mod sessions;
 mod settings;
 mod sfs;
 mod tap;
@@ -71,6 +73,7 @@ fn run(command: Command) -> Result<Code, Failure> {
         Command::Up(args) => up::run(args),
         Command::Routes(command) => routes::run(command),
         Command::Ports(command) => ports::run(command),
+        Command::Sessions(command) => sessions::run(command),
         Command::Certs(command) => certs::run(command),
         Command::Events(command) => events::run(command),
         Command::Dlq(command) => dlq::run(command),

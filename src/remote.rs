@@ -2,6 +2,7 @@
 
 mod auth;
 mod compute;
+mod socket;
 
 use std::fmt;
 use std::time::Duration;

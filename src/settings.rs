@@ -17,6 +17,7 @@ use edd_gateway::metrics::Metrics;
 use edd_gateway::proxy::http1::HeadLimits;
 use edd_gateway::route::{Authority, HostName, Route};
 use edd_gateway::router::Router;
+use edd_gateway::ssh;
 use edd_gateway::static_routes::StaticRoutes;
 use prometheus::Registry;
 use tokio::sync::watch;
@@ -40,6 +41,21 @@ pub struct PortsArgs {
     pub dynamic_ports: PortRange,
 }
 
+/// How tenants get into their containers by SSH.
+#[derive(Clone, Debug, Args)]
+pub struct SshArgs {
+    /// SSH listener [default: port 2222].
+    #[arg(long, value_name = "ADDR", env = "EDD_SSH_LISTEN")]
+    ssh_listen: Option<SocketAddr>,
+    /// The gateway's SSH keys, which replicas share; those that are missing are made [default: `ssh` in the data
+    /// directory].
+    #[arg(long, value_name = "DIR", env = "EDD_SSH_KEYS_DIR")]
+    pub ssh_keys_dir: Option<PathBuf>,
+    /// From the first byte of an SSH connection to its login.
+    #[arg(long, value_name = "TIME", env = "EDD_SSH_LOGIN_GRACE", default_value = "30s", value_parser = humantime::parse_duration)]
+    pub ssh_login_grace: Duration,
+}
+
 #[derive(Debug, Args)]
 pub struct GatewayArgs {
     /// Static routes.
@@ -51,6 +67,8 @@ pub struct GatewayArgs {
     /// HTTPS listener [default: port 8443].
     #[arg(long, value_name = "ADDR", env = "EDD_HTTPS_LISTEN")]
     https_listen: Option<SocketAddr>,
+    #[command(flatten)]
+    pub ssh: SshArgs,
     /// Health, metrics and the state of the routes.
     #[arg(long, value_name = "ADDR", env = "EDD_ADMIN_LISTEN", default_value = "127.0.0.1:9091")]
     admin_listen: SocketAddr,
@@ -117,6 +135,8 @@ pub struct Parts {
     pub static_routes: watch::Sender<Option<StaticRoutes>>,
     /// The containers that are published there.
     pub containers: Option<Containers>,
+    /// What SSH into them is served with.
+    pub ssh: Option<ssh::Config>,
 }
 
 impl Parts {
@@ -129,7 +149,8 @@ impl Parts {
         let metrics = Arc::new(Metrics::on(registry.clone())?);
         let (targets, routes, health, router) = Default::default();
         let (serving, static_routes) = Default::default();
-        Ok(Self { targets, routes, registry, metrics, health, router, serving, static_routes, containers: None })
+        let (containers, ssh) = Default::default();
+        Ok(Self { targets, routes, registry, metrics, health, router, serving, static_routes, containers, ssh })
     }
 }
 
@@ -157,6 +178,7 @@ impl GatewayArgs {
         Ok(Config {
             http: self.http_listen.unwrap_or(SocketAddr::new(bind, 8080)),
             https: self.https_listen.unwrap_or(SocketAddr::new(bind, 8443)),
+            ssh: parts.ssh.map(|ssh| (self.ssh.ssh_listen.unwrap_or(SocketAddr::new(bind, 2222)), ssh)),
             admin: self.admin_listen,
             dynamic_bind: self.dynamic_bind.unwrap_or(bind),
             routes_file: self.routes_file,

@@ -167,6 +167,9 @@ fn announce(addresses: &Addresses, domain: &HostName, routes: &Path, first: Opti
         println!("              sign in as {username}, password {password} (shown only now)");
     }
     println!("  containers  <id>.compute.{domain}, on the same ports (isolation: {isolation})");
+    if let Some(ssh) = addresses.ssh {
+        println!("  ssh         ssh -p {} <id>@{}", ssh.port(), ssh.ip());
+    }
     println!("  routes      {} (edit it: changes are live at once)", routes.display());
     println!("  local CA    `edd certs trust` makes browsers on this machine accept its certificates");
     println!("  requests    `edd tap` follows them, `edd routes explain URL` tells which route takes one\n");

@@ -260,6 +260,7 @@ impl Gateway {
             certs: certs.clone(),
             ports: ports.clone(),
             static_routes: config.static_routes,
+            ssh_sessions: None,
             access_log: access_log.clone(),
         };
         // What asks how the gateway is means the process that accepts.

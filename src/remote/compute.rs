@@ -1,8 +1,10 @@
 //! The compute service: what gateways keep of it, and what they ask of it.
 
 use async_trait::async_trait;
+use edd_control::compute::remote_session;
 use edd_events::projection::{Digest, Owner, OwnerError, Page, Shape};
 use edd_gateway::containers::keeper::{Keeper, KeeperError};
+use edd_gateway::ssh::exec::{ExecError, Program, Programs, Running};
 use edd_proto::ContainerId;
 use hyper::body::Bytes;
 use hyper::{Method, StatusCode};
@@ -11,6 +13,7 @@ use serde_json::json;
 
 use super::Remote;
 use crate::exit::Failure;
+use crate::programs;
 use crate::secret::Secret;
 
 /// A client of the compute service; clones share its connections.
@@ -48,6 +51,15 @@ impl Keeper for RemoteCompute {
             (status, _) if status.is_success() => Ok(()),
             (status, body) => Err(away(self.0.refused(PATH, status, &body))),
         }
+    }
+}
+
+#[async_trait]
+impl Programs for RemoteCompute {
+    async fn start(&self, container: ContainerId, program: Program) -> Result<Running, ExecError> {
+        let socket = self.0.socket(&format!("/api/containers/{container}/session")).await;
+        let socket = socket.map_err(|error| ExecError::Unavailable(error.to_string()))?;
+        programs::started(remote_session::ask(socket, programs::exec(program)).await)
     }
 }
 

@@ -1,6 +1,8 @@
 //! What an operator decides about the compute service.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use crate::service_key::ServiceKey;
@@ -10,8 +12,7 @@ use crate::service_key::ServiceKey;
 pub struct ComputeConfig {
     /// The dashboard's host, without a port; containers live under `compute.` of it.
     pub base_domain: String,
-    /// Where SSH clients reach the gateway.
-    pub ssh_port: u16,
+    pub ssh_port: SshPort,
     /// The ports that the gateway opens for containers.
     pub ingress_ports: RangeInclusive<u16>,
     /// What other services show. None: nobody may ask as one, over HTTP.
@@ -26,7 +27,7 @@ impl Default for ComputeConfig {
     fn default() -> Self {
         Self {
             base_domain: "cloud.localhost".to_owned(),
-            ssh_port: 2222,
+            ssh_port: SshPort::new(2222),
             ingress_ports: 8000..=8100,
             service_key: None,
             quotas: Quotas::default(),
@@ -47,10 +48,29 @@ impl ComputeConfig {
     pub fn ssh_command(&self, id: &str) -> String {
         let is_local = self.base_domain == "localhost" || self.base_domain.ends_with(".localhost");
         let host = if is_local { "127.0.0.1".to_owned() } else { format!("compute.{}", self.base_domain) };
-        match self.ssh_port {
+        match self.ssh_port.get() {
             22 => format!("ssh {id}@{host}"),
             port => format!("ssh -p {port} {id}@{host}"),
         }
+    }
+}
+
+/// Where SSH clients reach the gateway. Clones share it: a gateway of the same process knows only later than this service
+/// starts which port it got.
+#[derive(Clone, Debug)]
+pub struct SshPort(Arc<AtomicU16>);
+
+impl SshPort {
+    pub fn new(port: u16) -> Self {
+        Self(Arc::new(port.into()))
+    }
+
+    pub fn tell(&self, port: u16) {
+        self.0.store(port, Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> u16 {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -138,7 +158,9 @@ mod tests {
         let local = ComputeConfig::default();
         assert_eq!(local.hostname("abcdefgh12"), "abcdefgh12.compute.cloud.localhost");
         assert_eq!(local.ssh_command("abcdefgh12"), "ssh -p 2222 abcdefgh12@127.0.0.1");
-        let public = ComputeConfig { base_domain: "cloud.example.org".to_owned(), ssh_port: 22, ..local };
+        local.clone().ssh_port.tell(40022);
+        assert_eq!(local.ssh_command("abcdefgh12"), "ssh -p 40022 abcdefgh12@127.0.0.1");
+        let public = ComputeConfig { base_domain: "cloud.example.org".to_owned(), ssh_port: SshPort::new(22), ..local };
         assert_eq!(public.ssh_command("abcdefgh12"), "ssh abcdefgh12@compute.cloud.example.org");
     }
 }

@@ -156,11 +156,13 @@ async fn speak<O>(
     let mut is_open = true;
     loop {
         let piece = async {
-            // It is never closed.
-            let permit = credit.acquire().await.ok()?;
-            let piece = said.recv().await?;
-            permit.forget();
-            Some(encode(piece))
+            // There must be room before a piece leaves its channel, but none is spent before there is a piece.
+            drop(credit.acquire().await);
+            let piece = said.recv().await;
+            if let Ok(permit) = credit.try_acquire() {
+                permit.forget();
+            }
+            piece.map(encode)
         };
         let frame = tokio::select! {
             Some(()) = answers.recv() => Some(Frame::Taken),

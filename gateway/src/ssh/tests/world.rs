@@ -189,8 +189,10 @@ impl World {
             outcomes: Mutex::default(),
         });
         let (diary, platform) = (Diary::default(), Arc::new(Platform::default()));
+        let host_key = PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).unwrap();
+        let host_line = host_key.public_key().to_openssh().unwrap();
         let ssh = ssh::Config {
-            host_keys: vec![PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).unwrap()],
+            host_keys: vec![host_key],
             admitter: Arc::clone(&doorman) as _,
             authority: Authority::new(ca, Arc::new(SystemClock)),
             events: Arc::new(diary.clone()),
@@ -200,6 +202,8 @@ impl World {
         };
         let gateway = Gateway::start(config(dir.path(), ssh)).await.unwrap();
         let address = gateway.addresses.ssh.unwrap();
+        let known = format!("[127.0.0.1]:{} {host_line}\n", address.port());
+        std::fs::write(dir.path().join("known_hosts"), known).unwrap();
         let (stop, stopped) = oneshot::channel();
         let running = tokio::spawn(gateway.run(async {
             let _ = stopped.await;
@@ -216,10 +220,12 @@ impl World {
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.args(["-F", "/dev/null"]);
-        for option in ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "BatchMode=yes"] {
+        // What a jump leads to has a key of its own, which is not looked at here.
+        let known = format!("UserKnownHostsFile={}", self.path("known_hosts").display());
+        for option in ["StrictHostKeyChecking=no", &known, "BatchMode=yes", "IdentitiesOnly=yes"] {
             command.args(["-o", option]);
         }
-        command.args(["-o", "IdentitiesOnly=yes"]).arg("-i").arg(self.path("key"));
+        command.arg("-i").arg(self.path("key"));
         command
     }
 

@@ -9,7 +9,8 @@ use super::*;
 
 fn images(dir: &Path, tier: Tier) -> Images {
     let program = Program { path: "/bin/true".into(), arguments: vec!["x".to_owned()] };
-    let config = Config { max_image_bytes: 1 << 20, ..Config::new(dir, program) };
+    let sshd = Some(crate::compute::platform::conformance::sshd());
+    let config = Config { max_image_bytes: 1 << 20, sshd, ..Config::new(dir, program) };
     Images::new(dir.to_owned(), tier, &config)
 }
 
@@ -134,7 +135,8 @@ fn a_manifest_says_what_a_tarball_does_not() {
 
     let shared = images(folder.path(), Tier::User);
     fs::remove_file(folder.path().join("web.json")).expect("removed");
-    assert!(shared.prepare("web").expect("an image").http_port >= 80);
+    let prepared = shared.prepare("web").expect("an image");
+    assert!(prepared.http_port >= 80 && prepared.ssh_port.is_none());
     let plain = images(folder.path(), Tier::Plain);
     assert_eq!(plain.list().expect("images").len(), 1);
     assert!(plain.prepare("web").expect_err("no files of its own").to_string().contains("only image"));
