@@ -7,6 +7,7 @@ mod revocation;
 mod site;
 mod tenancy;
 mod transfer;
+mod who;
 
 use edd_servers::sshd::Sshd;
 use serde_json::json;

@@ -1,7 +1,6 @@
 //! Clients that do not read, peers that die, bytes that are no SSH, and a container that sleeps.
 
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -11,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::revocation::AT_ONCE;
 use super::tenancy::newcomer;
 use super::transfer::Transfer;
 use crate::harness::traces::processes;
@@ -20,8 +20,6 @@ use crate::harness::{Deployment, Role, within};
 const STALLED: usize = 8;
 /// What the gateway may hold for all of them: windows of both sides, and buffers of the sockets' users.
 const STALLED_KIB: u64 = 48 * 1024;
-/// A peer's death is told by its socket.
-const AT_ONCE: Duration = Duration::from_secs(3);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_do_not_read_take_no_memory() {

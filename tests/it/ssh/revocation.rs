@@ -11,7 +11,7 @@ use super::transfer::Transfer;
 use crate::harness::{Deployment, Made, Tenant};
 
 /// A second from the answer to whoever revoked it, and another for a machine that runs other tests meanwhile.
-const AT_ONCE: Duration = Duration::from_secs(2);
+pub const AT_ONCE: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Copy, Debug)]
 enum Cause {
