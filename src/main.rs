@@ -35,6 +35,7 @@ mod serving;
 mod sessions;
 mod settings;
 mod sfs;
+mod ssh;
 mod tap;
 mod up;
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use edd_gateway::access_log::AccessLog;
 use edd_gateway::certs::{CertsConfig, LocalCaConfig};
 use edd_gateway::containers::Containers;
 use edd_gateway::gateway::Config;
@@ -17,7 +18,6 @@ use edd_gateway::metrics::Metrics;
 use edd_gateway::proxy::http1::HeadLimits;
 use edd_gateway::route::{Authority, HostName, Route};
 use edd_gateway::router::Router;
-use edd_gateway::ssh;
 use edd_gateway::static_routes::StaticRoutes;
 use prometheus::Registry;
 use tokio::sync::watch;
@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use crate::cli::CertsArgs;
 use crate::exit::Failure;
 use crate::serving::Serving;
+use crate::ssh::{Entry, SshArgs};
 
 /// Where access lines go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -39,21 +40,6 @@ pub struct PortsArgs {
     /// Ports that containers may have.
     #[arg(long, value_name = "FIRST-LAST", env = "EDD_DYNAMIC_PORTS", default_value_t)]
     pub dynamic_ports: PortRange,
-}
-
-/// How tenants get into their containers by SSH.
-#[derive(Clone, Debug, Args)]
-pub struct SshArgs {
-    /// SSH listener [default: port 2222].
-    #[arg(long, value_name = "ADDR", env = "EDD_SSH_LISTEN")]
-    ssh_listen: Option<SocketAddr>,
-    /// The gateway's SSH keys, which replicas share; those that are missing are made [default: `ssh` in the data
-    /// directory].
-    #[arg(long, value_name = "DIR", env = "EDD_SSH_KEYS_DIR")]
-    pub ssh_keys_dir: Option<PathBuf>,
-    /// From the first byte of an SSH connection to its login.
-    #[arg(long, value_name = "TIME", env = "EDD_SSH_LOGIN_GRACE", default_value = "30s", value_parser = humantime::parse_duration)]
-    pub ssh_login_grace: Duration,
 }
 
 #[derive(Debug, Args)]
@@ -135,8 +121,8 @@ pub struct Parts {
     pub static_routes: watch::Sender<Option<StaticRoutes>>,
     /// The containers that are published there.
     pub containers: Option<Containers>,
-    /// What SSH into them is served with.
-    pub ssh: Option<ssh::Config>,
+    /// The way into them by SSH.
+    pub ssh: Option<Entry>,
 }
 
 impl Parts {
@@ -175,10 +161,12 @@ impl GatewayArgs {
             AccessLogTarget::Stderr => Some(Box::new(std::io::stderr())),
             AccessLogTarget::Off => None,
         };
+        let access_log = AccessLog::start(access_log, Arc::clone(&parts.metrics))?;
+        let ssh = parts.ssh.map(|entry| entry.serve(&self.ssh, bind, &access_log, &parts.registry)).transpose()?;
         Ok(Config {
             http: self.http_listen.unwrap_or(SocketAddr::new(bind, 8080)),
             https: self.https_listen.unwrap_or(SocketAddr::new(bind, 8443)),
-            ssh: parts.ssh.map(|ssh| (self.ssh.ssh_listen.unwrap_or(SocketAddr::new(bind, 2222)), ssh)),
+            ssh,
             admin: self.admin_listen,
             dynamic_bind: self.dynamic_bind.unwrap_or(bind),
             routes_file: self.routes_file,

@@ -14,6 +14,7 @@ use crate::ssh::authority::Authority;
 use crate::ssh::exec::Programs;
 use crate::ssh::inbox::WINDOW_BYTES;
 use crate::ssh::session_events::SessionEvents;
+use crate::ssh::sessions::Sessions;
 
 /// Keys that one connection may offer: an agent may have many.
 const MAX_AUTH_ATTEMPTS: usize = 32;
@@ -33,6 +34,8 @@ pub struct Config {
     pub admitter: SharedAdmitter,
     pub authority: Authority,
     pub events: Arc<dyn SessionEvents>,
+    /// For the admin listener, if there is a list of them.
+    pub sessions: Option<Sessions>,
     pub programs: Arc<dyn Programs>,
     /// Wakes containers, if there is anybody who does.
     pub wakes: Option<Wakes>,

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::platform::Platform;
 use super::sshd::Sshd;
+use crate::access_log::AccessLog;
 use crate::certs::{CertsConfig, LocalCaConfig};
 use crate::gateway::{Config, Gateway, Stop};
 use crate::health::Health;
@@ -33,6 +34,7 @@ use crate::ssh::session_events::{
     Begun, ChannelKind, ChannelLog, Direction, Forward, LoggedIn, SessionEvents, SessionLog, TerminalSize, TurnedAway,
 };
 use crate::ssh::upstream::fingerprint;
+use crate::table::fingerprint::Fingerprint;
 
 pub const CONTAINER: &str = "abcdefghij";
 /// Longer than anything here takes.
@@ -84,7 +86,7 @@ impl Admitter for Doorman {
         Ok(Admission {
             owner: "V1StGXR8_Z5jdHi6B-myT".parse().unwrap(),
             key_id: 7,
-            fingerprint: self.fingerprint.clone(),
+            fingerprint: Fingerprint::of(attempt.key),
             way: self.check(attempt)?,
             revoked: self.revoked.clone(),
         })
@@ -196,6 +198,7 @@ impl World {
             admitter: Arc::clone(&doorman) as _,
             authority: Authority::new(ca, Arc::new(SystemClock)),
             events: Arc::new(diary.clone()),
+            sessions: None,
             programs: Arc::clone(&platform) as _,
             wakes: None,
             login_grace,
@@ -306,6 +309,7 @@ fn config(dir: &Path, ssh: ssh::Config) -> Config {
     std::fs::write(&routes_file, "routes: []\n").unwrap();
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let second = Duration::from_secs(1);
+    let metrics = Arc::new(Metrics::new().unwrap());
     Config {
         http: any,
         https: any,
@@ -324,10 +328,10 @@ fn config(dir: &Path, ssh: ssh::Config) -> Config {
         handshake_timeout: second,
         drain_timeout: second,
         shutdown_delay: Duration::ZERO,
-        access_log: None,
+        access_log: AccessLog::start(None, Arc::clone(&metrics)).unwrap(),
         builtin_targets: HashMap::new(),
         builtin_routes: Vec::new(),
-        metrics: Arc::new(Metrics::new().unwrap()),
+        metrics,
         router: Router::default(),
         containers: None,
         static_routes: watch::channel(None).1,

@@ -227,6 +227,8 @@ pub struct PublicKeyOffer<'a> {
     /// signature algorithm the certificate type maps to (for example
     /// `rsa-sha2-256` for `rsa-sha2-256-cert-v01@openssh.com`).
     pub algorithm: &'a ssh_key::Algorithm,
+    /// Whether the request carries a signature, which is not verified yet.
+    pub is_signed: bool,
 }
 
 /// A public key whose ownership has been verified, passed to
