@@ -65,7 +65,7 @@ pub async fn run(
         found = serving.wait_for(Option::is_some) => found.ok().and_then(|found| found.clone()),
     };
     // Without a gateway there are no ports to give.
-    let Some(Serving { ports, own_ports, table }) = found else { return };
+    let Some(Serving { ports, own_ports, table, .. }) = found else { return };
     let routes = StaticRoutes::new(database.clone(), events.clone(), clock.clone(), table);
     static_routes.send_replace(Some(routes.clone()));
     let policy = PortPolicy { range: port_range, reserved: own_ports };

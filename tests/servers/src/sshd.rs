@@ -110,7 +110,7 @@ mod tests {
         let sshd = Sshd::start(&fs::read_to_string(key.with_extension("pub")).expect("a public key"));
         let log_in = |option: &str| {
             let mut ssh = Command::new("ssh");
-            ssh.args(["-F", "none", "-i"]).arg(&key).args(["-p", &sshd.port().to_string(), "-o", option]);
+            ssh.args(["-F", "/dev/null", "-i"]).arg(&key).args(["-p", &sshd.port().to_string(), "-o", option]);
             ssh.args(["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes"]);
             ssh.args(["127.0.0.1", "echo in"]).output().expect("ssh runs")
         };
