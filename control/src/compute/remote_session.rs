@@ -107,13 +107,16 @@ enum Side {
     Answering,
 }
 
+/// What a frame says to the side that it comes to; none: nothing that it may be told.
+type Decode<T> = fn(Frame) -> Option<T>;
+
 /// Carries pieces both ways, until the program has ended and all that it wrote is where it belongs, or until whoever
 /// wanted the session is gone.
 async fn carry<O, I>(
     side: Side,
     socket: impl Socket,
     (said, encode): (mpsc::Receiver<O>, fn(O) -> Frame),
-    (heard, decode): (mpsc::Sender<I>, fn(Frame) -> Option<I>),
+    (heard, decode): (mpsc::Sender<I>, Decode<I>),
 ) {
     let (to, from) = socket.split();
     let credit = Semaphore::new(SESSION_PIECES);
@@ -205,7 +208,7 @@ async fn listen<E>(
 async fn deliver<I>(
     mut queued: mpsc::Receiver<Frame>,
     heard: mpsc::Sender<I>,
-    decode: fn(Frame) -> Option<I>,
+    decode: Decode<I>,
     taken: mpsc::Sender<()>,
 ) {
     while let Some(frame) = queued.recv().await {
