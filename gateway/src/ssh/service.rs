@@ -73,7 +73,7 @@ impl Service {
             auth_rejection_time: Duration::ZERO,
             auth_rejection_time_initial: Some(Duration::ZERO),
             max_auth_attempts: MAX_AUTH_ATTEMPTS,
-            keys: config.host_keys,
+            keys: algorithms::shown(config.host_keys),
             limits: limits.clone(),
             window_size: FIRST_BYTES,
             consumer_adjusts_window: true,

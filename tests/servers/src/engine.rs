@@ -20,11 +20,6 @@ pub struct Engine {
     kind: Kind,
 }
 
-/// Podman would raise limits, which not every root may.
-const LIMITS: &str = r#"[containers]
-default_ulimits = ["nofile=16384:16384", "nproc=16384:16384"]
-"#;
-
 /// What an engine leaves on the machine when it ends: processes of its containers, bridges, mounts.
 const FAREWELL: &str = r#"
 pkill -9 -f "$folder/" 2>/dev/null
@@ -50,8 +45,6 @@ impl Engine {
         let (socket, data, run) = (path("socket"), path("data"), path("run"));
         let (found, url) = (found.display().to_string(), format!("unix://{socket}"));
         let (pid, networks) = (path("pid"), path("networks"));
-        let limits = format!("CONTAINERS_CONF={}", path("containers.conf"));
-        std::fs::write(supervisor.folder().join("containers.conf"), LIMITS).map_err(|error| error.to_string())?;
         let words = match kind {
             Kind::Docker => vec![
                 found.as_str(),
@@ -69,7 +62,7 @@ impl Engine {
             Kind::Podman => {
                 let networks = ["--network-config-dir", &networks];
                 // crun does not know a machine with both kinds of control groups.
-                let stores = ["env", &limits, &found, "--runtime", "runc", "--root", &data, "--runroot", &run];
+                let stores = [&*found, "--runtime", "runc", "--root", &data, "--runroot", &run];
                 [&stores[..], &networks, &["system", "service", "--time=0", &url]].concat()
             }
         };

@@ -119,8 +119,7 @@ impl DockerPlatform {
 
     /// What the engine has under the name, if it is ours.
     async fn inspect(&self, id: ContainerId) -> Result<Option<ContainerInspectResponse>, PlatformError> {
-        let options = None::<bollard::query_parameters::InspectContainerOptions>;
-        match self.docker.inspect_container(&container::name(id), options).await {
+        match container::inspect(&self.docker, &container::name(id)).await {
             Ok(found) if container::is_ours(&found, id, &self.installation) => Ok(Some(found)),
             Ok(_) => Err(PlatformError::Impossible(format!(
                 "the engine has a container {} that is not of this installation; rename or remove it",

@@ -1,12 +1,17 @@
 //! One container in the engine's terms: what it is made of, what is read back.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
+use bollard::Docker;
+use bollard::errors::Error;
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum, HostConfig, HostConfigLogConfig,
     ImageInspect, Mount, MountType, ResourcesUlimits,
 };
+use bollard::query_parameters::InspectContainerOptions;
 use edd_proto::ContainerId;
+use tokio::time::Instant;
 
 use crate::compute::platform::sshd::Sshd;
 use crate::compute::platform::{Observed, Phase, Spec, SshServer};
@@ -24,8 +29,13 @@ const HOST_KEY_LABEL: &str = "com.eddisonso.edd.ssh-host-key";
 /// How SSH servers were set up when a container was made.
 const SSHD_LABEL: &str = "com.eddisonso.edd.sshd";
 
+/// How long Podman may take to clean up after a container, and between two looks whether it has.
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(10);
+const CLEANUP_POLL: Duration = Duration::from_millis(20);
 /// Processes and threads of a container.
 const MAX_PROCESSES: i64 = 512;
+/// As many as a kernel numbers unless it is told otherwise, which Podman takes for its own limit.
+const MAX_PROCESSES_OF_A_USER: i64 = 32_768;
 /// Open files of each of its processes.
 const MAX_FILES: i64 = 16_384;
 /// Log files of this many bytes, two of them.
@@ -46,6 +56,19 @@ const CAPABILITIES: [&str; 11] = [
 ];
 const DEFAULT_HTTP_PORT: u16 = 80;
 const SSH_PORT: u16 = 22;
+
+/// What an engine has under the name. Podman says `stopped` of what has ended until it has cleaned up after it, a word
+/// that Docker does not have.
+pub(super) async fn inspect(docker: &Docker, name: &str) -> Result<ContainerInspectResponse, Error> {
+    let deadline = Instant::now() + CLEANUP_TIMEOUT;
+    loop {
+        let options = None::<InspectContainerOptions>;
+        match docker.inspect_container(name, options).await {
+            Err(Error::JsonDataError { .. }) if Instant::now() < deadline => tokio::time::sleep(CLEANUP_POLL).await,
+            found => return found,
+        }
+    }
+}
 
 pub(super) fn name(id: ContainerId) -> String {
     format!("edd-{id}")
@@ -124,7 +147,6 @@ pub(super) fn body(spec: &Spec, image: &str, network: &str, labels: HashMap<Stri
     });
     let memory_bytes = i64::from(spec.memory_mb) * 1024 * 1024;
     let log = HashMap::from([("max-size".to_owned(), LOG_BYTES.to_owned()), ("max-file".to_owned(), "2".to_owned())]);
-    let files = ResourcesUlimits { name: Some("nofile".to_owned()), soft: Some(MAX_FILES), hard: Some(MAX_FILES) };
     ContainerCreateBody {
         hostname: Some(spec.id.to_string()),
         image: Some(image.to_owned()),
@@ -140,7 +162,7 @@ pub(super) fn body(spec: &Spec, image: &str, network: &str, labels: HashMap<Stri
             cap_drop: Some(vec!["ALL".to_owned()]),
             cap_add: Some(CAPABILITIES.map(str::to_owned).to_vec()),
             mounts: Some(mounts.collect()),
-            ulimits: Some(vec![files]),
+            ulimits: Some(vec![limit("nofile", MAX_FILES), limit("nproc", max_processes_of_a_user())]),
             // It reaps what nobody waits for, and hands signals on.
             init: Some(true),
             log_config: Some(HostConfigLogConfig { typ: Some("json-file".to_owned()), config: Some(log) }),
@@ -148,6 +170,18 @@ pub(super) fn body(spec: &Spec, image: &str, network: &str, labels: HashMap<Stri
         }),
         ..ContainerCreateBody::default()
     }
+}
+
+fn limit(name: &str, most: i64) -> ResourcesUlimits {
+    ResourcesUlimits { name: Some(name.to_owned()), soft: Some(most), hard: Some(most) }
+}
+
+/// It counts what a user has in all containers; those of one container are limited by [`MAX_PROCESSES`]. Podman would
+/// raise what it is not told, which not every root may.
+fn max_processes_of_a_user() -> i64 {
+    let own = rustix::process::getrlimit(rustix::process::Resource::Nproc).maximum;
+    own.and_then(|most| i64::try_from(most).ok())
+        .map_or(MAX_PROCESSES_OF_A_USER, |most| most.min(MAX_PROCESSES_OF_A_USER))
 }
 
 fn environment(spec: &Spec) -> Vec<String> {

@@ -72,7 +72,10 @@ pub(super) async fn open(docker: &Docker, container: &str, exec: Exec) -> Result
     let mark = format!("{MARK}={:016x}", rand::rng().random::<u64>());
     let (user, command) = command(&exec);
     let environment = exec.environment.iter().map(|(name, value)| format!("{name}={value}"));
-    let program = command[0].clone();
+    let what = match &exec.user {
+        Some(user) => format!("`{}` cannot be run in this container as `{user}`, if that is a user of it", command[0]),
+        None => format!("`{}` cannot be run in this container", command[0]),
+    };
     let options = CreateExecOptions {
         attach_stdin: Some(true),
         attach_stdout: Some(true),
@@ -91,7 +94,7 @@ pub(super) async fn open(docker: &Docker, container: &str, exec: Exec) -> Result
         let what = "the Docker engine started a session without its input and output";
         return Err(PlatformError::Unavailable(what.to_owned()));
     };
-    begun(docker, &created, &program).await?;
+    begun(docker, &created, what).await?;
     let session = Running { docker: docker.clone(), container: container.to_owned(), id: created, mark };
     if let Some(size) = exec.terminal {
         session.resize(size).await;
@@ -102,8 +105,8 @@ pub(super) async fn open(docker: &Docker, container: &str, exec: Exec) -> Result
     Ok(Session { input: to_session, output: from_session })
 }
 
-/// Waits until it runs, or has run.
-async fn begun(docker: &Docker, id: &str, program: &str) -> Result<(), PlatformError> {
+/// Waits until it runs, or has run; `failure` says that it never will.
+async fn begun(docker: &Docker, id: &str, failure: String) -> Result<(), PlatformError> {
     let deadline = Instant::now() + BEGIN_TIMEOUT;
     loop {
         let state = docker.inspect_exec(id).await.map_err(unavailable)?;
@@ -113,7 +116,7 @@ async fn begun(docker: &Docker, id: &str, program: &str) -> Result<(), PlatformE
         }
         // What never had a process has a code that the engine made up.
         if state.running == Some(false) && state.exit_code.is_some_and(|code| code >= 126) {
-            return Err(PlatformError::Impossible(format!("`{program}` cannot be run in this container")));
+            return Err(PlatformError::Impossible(failure));
         }
         if Instant::now() >= deadline {
             return Ok(());
