@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use edd_gateway::route::HostName;
 
 use crate::auth::AuthArgs;
@@ -47,6 +47,9 @@ pub enum Command {
     /// Look at the ports of containers.
     #[command(subcommand)]
     Ports(PortsCommand),
+    /// Look at the sessions over SSH, and end them.
+    #[command(subcommand)]
+    Sessions(SessionsCommand),
     /// Look at the certificates, and trust the local CA.
     #[command(subcommand)]
     Certs(CertsCommand),
@@ -283,6 +286,42 @@ pub enum PortsCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SessionsCommand {
+    /// List the sessions over SSH of the running gateway: who, from where, since when, how much.
+    List {
+        #[command(flatten)]
+        chosen: ChosenSessions,
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[arg(long)]
+        json: bool,
+    },
+    /// End sessions: one by its id, or all of a container or a user.
+    #[command(group(ArgGroup::new("which").args(["id", "container", "user"]).required(true)))]
+    Kill {
+        /// As `edd sessions list` shows it.
+        id: Option<String>,
+        #[command(flatten)]
+        chosen: ChosenSessions,
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Whose sessions.
+#[derive(Debug, Args)]
+pub struct ChosenSessions {
+    /// Those in this container, jumps to it included.
+    #[arg(long, value_name = "ID", conflicts_with = "user")]
+    pub container: Option<String>,
+    /// Those of this user.
+    #[arg(long, value_name = "ID")]
+    pub user: Option<String>,
 }
 
 /// Where certificates are kept.

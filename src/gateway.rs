@@ -21,6 +21,7 @@ use crate::fleet::{Compute, Fleet};
 use crate::follower::{self, Place};
 use crate::serving::Serving;
 use crate::settings::Parts;
+use crate::ssh::Entry;
 use crate::{logging, settings};
 
 /// How long the start waits for a database that may refuse its URL.
@@ -54,6 +55,9 @@ async fn alone(GatewayRunArgs { run, owner, sfs_service_url, compute_service_url
     let auth = owner.auth(&plane)?;
     let compute = Compute::remote(compute_service_url.as_ref(), plane.service_key.as_ref())?;
     let fleet = Fleet::new(&run.gateway, &mut parts, (&plane, &location), &compute)?;
+    let keys = run.gateway.ssh.keys(run.gateway.data_dir()).await?;
+    let (programs, clock) = (compute.programs.clone(), plane.clock.clone());
+    parts.ssh = parts.containers.clone().map(|containers| Entry { keys, containers, programs, clock });
     let (health, registry, stop) = (parts.health.clone(), parts.registry.clone(), CancellationToken::new());
     let place = Place { plane: &plane, location: &location, auth: &auth, registry: &registry, keys_dir: None };
     let database = fleet.database();
@@ -192,7 +196,7 @@ fn explain(error: StartError) -> Failure {
              or take a running gateway's place with --takeover"
         }
         StartError::Bind { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
-            "\nhint: ports below 1024 need CAP_NET_BIND_SERVICE; the defaults 8080 and 8443 need nothing"
+            "\nhint: ports below 1024 need CAP_NET_BIND_SERVICE; the defaults 8080, 8443 and 2222 need nothing"
         }
         StartError::Routes(edd_gateway::sources::LoadError::Io { .. }) => {
             "\nhint: name the file with --routes or ROUTES_FILE; `edd up` brings an example"
@@ -218,6 +222,9 @@ fn announce(addresses: &Addresses) {
     println!("edd gateway {} is ready", env!("CARGO_PKG_VERSION"));
     println!("  http   {}", addresses.http);
     println!("  https  {}", addresses.https);
+    if let Some(ssh) = addresses.ssh {
+        println!("  ssh    {ssh}");
+    }
     println!("  admin  {}", addresses.admin);
 }
 

@@ -32,8 +32,10 @@ mod routes;
 mod secret;
 mod service_admin;
 mod serving;
+mod sessions;
 mod settings;
 mod sfs;
+mod ssh;
 mod tap;
 mod up;
 
@@ -72,6 +74,7 @@ fn run(command: Command) -> Result<Code, Failure> {
         Command::Up(args) => up::run(args),
         Command::Routes(command) => routes::run(command),
         Command::Ports(command) => ports::run(command),
+        Command::Sessions(command) => sessions::run(command),
         Command::Certs(command) => certs::run(command),
         Command::Events(command) => events::run(command),
         Command::Dlq(command) => dlq::run(command),

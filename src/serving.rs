@@ -19,13 +19,20 @@ use tokio_util::sync::CancellationToken;
 pub struct Serving {
     ports: ListenerSet,
     own_ports: BTreeSet<u16>,
+    ssh_port: Option<u16>,
     table: publish::Publisher,
 }
 
 impl Serving {
     pub fn of(gateway: &Gateway) -> Self {
         let (ports, own_ports) = (gateway.ports().clone(), gateway.addresses.ports());
-        Self { ports, own_ports, table: gateway.publisher().clone() }
+        let ssh_port = gateway.addresses.ssh.map(|address| address.port());
+        Self { ports, own_ports, ssh_port, table: gateway.publisher().clone() }
+    }
+
+    /// Where SSH is served.
+    pub fn ssh_port(&self) -> Option<u16> {
+        self.ssh_port
     }
 }
 
@@ -58,7 +65,7 @@ pub async fn run(
         found = serving.wait_for(Option::is_some) => found.ok().and_then(|found| found.clone()),
     };
     // Without a gateway there are no ports to give.
-    let Some(Serving { ports, own_ports, table }) = found else { return };
+    let Some(Serving { ports, own_ports, table, .. }) = found else { return };
     let routes = StaticRoutes::new(database.clone(), events.clone(), clock.clone(), table);
     static_routes.send_replace(Some(routes.clone()));
     let policy = PortPolicy { range: port_range, reserved: own_ports };

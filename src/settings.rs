@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use edd_gateway::access_log::AccessLog;
 use edd_gateway::certs::{CertsConfig, LocalCaConfig};
 use edd_gateway::containers::Containers;
 use edd_gateway::gateway::Config;
@@ -24,6 +25,7 @@ use tokio::sync::watch;
 use crate::cli::CertsArgs;
 use crate::exit::Failure;
 use crate::serving::Serving;
+use crate::ssh::{Entry, SshArgs};
 
 /// Where access lines go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -51,6 +53,8 @@ pub struct GatewayArgs {
     /// HTTPS listener [default: port 8443].
     #[arg(long, value_name = "ADDR", env = "EDD_HTTPS_LISTEN")]
     https_listen: Option<SocketAddr>,
+    #[command(flatten)]
+    pub ssh: SshArgs,
     /// Health, metrics and the state of the routes.
     #[arg(long, value_name = "ADDR", env = "EDD_ADMIN_LISTEN", default_value = "127.0.0.1:9091")]
     admin_listen: SocketAddr,
@@ -117,6 +121,8 @@ pub struct Parts {
     pub static_routes: watch::Sender<Option<StaticRoutes>>,
     /// The containers that are published there.
     pub containers: Option<Containers>,
+    /// The way into them by SSH.
+    pub ssh: Option<Entry>,
 }
 
 impl Parts {
@@ -129,7 +135,8 @@ impl Parts {
         let metrics = Arc::new(Metrics::on(registry.clone())?);
         let (targets, routes, health, router) = Default::default();
         let (serving, static_routes) = Default::default();
-        Ok(Self { targets, routes, registry, metrics, health, router, serving, static_routes, containers: None })
+        let (containers, ssh) = Default::default();
+        Ok(Self { targets, routes, registry, metrics, health, router, serving, static_routes, containers, ssh })
     }
 }
 
@@ -154,9 +161,12 @@ impl GatewayArgs {
             AccessLogTarget::Stderr => Some(Box::new(std::io::stderr())),
             AccessLogTarget::Off => None,
         };
+        let access_log = AccessLog::start(access_log, Arc::clone(&parts.metrics))?;
+        let ssh = parts.ssh.map(|entry| entry.serve(&self.ssh, bind, &access_log, &parts.registry)).transpose()?;
         Ok(Config {
             http: self.http_listen.unwrap_or(SocketAddr::new(bind, 8080)),
             https: self.https_listen.unwrap_or(SocketAddr::new(bind, 8443)),
+            ssh,
             admin: self.admin_listen,
             dynamic_bind: self.dynamic_bind.unwrap_or(bind),
             routes_file: self.routes_file,

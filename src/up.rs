@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use edd_control::auth::service::FirstPassword;
+use edd_control::compute::config::SshPort;
 use edd_control::request::TrustedProxies;
 use edd_gateway::gateway::Addresses;
 use edd_gateway::route::{Authority, HostName, Route, RouteError};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -21,9 +23,11 @@ use crate::databases::ServiceName;
 use crate::exit::{Failure, Outcome};
 use crate::fleet::{Compute, Fleet, RunningFleet};
 use crate::follower::{self, Follower, Place};
+use crate::serving::Serving;
 use crate::settings::Parts;
 use crate::sfs::SfsRole;
-use crate::{demo, gateway, logging, settings};
+use crate::ssh::Entry;
+use crate::{demo, gateway, logging, settings, ssh};
 
 /// The names under which the gateway's routes know the services of this process.
 const AUTH_TARGET: &str = "edd-auth:80";
@@ -93,10 +97,20 @@ impl Services {
         let registry = parts.registry.clone();
         let place = |location| Place { plane: &plane, location, auth: &client, registry: &registry, keys_dir: None };
         let sfs = SfsRole::start(place(&at_sfs), domain).await?;
-        let around = Surroundings { domain, ports: run.gateway.ports.dynamic_ports.bounds() };
+        let keys = run.gateway.ssh.keys(data_dir).await?;
+        let ssh_port = SshPort::new(ssh::PORT);
+        tokio::spawn(tell(ssh_port.clone(), parts.serving.subscribe()));
+        let around = Surroundings {
+            domain,
+            ports: run.gateway.ports.dynamic_ports.bounds(),
+            user_authorities: Some(ssh::user_authorities(&keys)?),
+            ssh_port,
+        };
         let compute = ComputeRole::start(compute, place(&at_compute), data_dir, around).await?;
         let compute_side = Compute::in_process(&compute);
         let fleet = Fleet::new(&run.gateway, parts, (&plane, &at_gateway), &compute_side)?;
+        let (programs, clock) = (compute_side.programs.clone(), plane.clock.clone());
+        parts.ssh = parts.containers.clone().map(|containers| Entry { keys, containers, programs, clock });
         let gateway = follower::GATEWAY.start_with_compute(place(&at_gateway), compute_side.owners.as_ref()).await?;
         fleet.database().send_replace(Some(gateway.database.clone()));
         let (fleet, followers) = (fleet.start().await, vec![gateway]);
@@ -130,6 +144,16 @@ impl Services {
         for follower in self.followers {
             follower.running.stop().await;
         }
+    }
+}
+
+/// Tells compute at which port of this process SSH is, once the gateway serves.
+async fn tell(port: SshPort, mut serving: watch::Receiver<Option<Serving>>) {
+    // Failing means that the process ends before.
+    if let Ok(serving) = serving.wait_for(Option::is_some).await
+        && let Some(bound) = serving.as_ref().and_then(Serving::ssh_port)
+    {
+        port.tell(bound);
     }
 }
 
@@ -167,6 +191,9 @@ fn announce(addresses: &Addresses, domain: &HostName, routes: &Path, first: Opti
         println!("              sign in as {username}, password {password} (shown only now)");
     }
     println!("  containers  <id>.compute.{domain}, on the same ports (isolation: {isolation})");
+    if let Some(ssh) = addresses.ssh {
+        println!("  ssh         ssh -p {} <id>@{}", ssh.port(), ssh.ip());
+    }
     println!("  routes      {} (edit it: changes are live at once)", routes.display());
     println!("  local CA    `edd certs trust` makes browsers on this machine accept its certificates");
     println!("  requests    `edd tap` follows them, `edd routes explain URL` tells which route takes one\n");

@@ -108,7 +108,7 @@ impl Relay {
         };
         let mut rows = outbox::pending(&self.database, BATCH_ROWS).await?;
         let check = if rows.is_empty() { Check::Thorough } else { Check::Quick };
-        let mut refilled = self.refill(check, &self.streams).await?;
+        let Look { mut refilled, marks } = self.look(check, &self.streams).await?;
         if refilled > 0 {
             rows = outbox::pending(&self.database, BATCH_ROWS).await?;
         }
@@ -127,16 +127,25 @@ impl Relay {
         // Before it is noted: what the broker has lost meanwhile is hidden by what has come since.
         let is_used = |spec: &&Stream| positions.iter().any(|position| position.stream == spec.name);
         let used: Vec<_> = self.streams.iter().filter(is_used).copied().collect();
-        refilled += self.refill(Check::Thorough, &used).await?;
+        refilled += self.look(Check::Thorough, &used).await?.refilled;
         let now = self.clock.now();
         let mut transaction = match lock.take() {
             Some(transaction) => transaction,
             None => self.database.begin_relaxed().await?,
         };
-        // Lost with a power failure, it is done again, and the bus knows what it has.
-        outbox::mark_published(&mut transaction, published, now).await?;
-        self.note_positions(&mut transaction, published, &positions).await?;
-        transaction.commit().await?;
+        let published = match note_positions(&mut transaction, &marks, published, &positions).await? {
+            // Lost with a power failure, it is done again, and the bus knows what it has.
+            true => {
+                outbox::mark_published(&mut transaction, published, now).await?;
+                transaction.commit().await?;
+                published
+            }
+            // They may have gone with what the broker has lost since, and wait for the next round.
+            false => {
+                transaction.rollback().await?;
+                &[]
+            }
+        };
         fail_point!("relay.marked");
         if let Some(metrics) = &self.metrics {
             published.iter().for_each(|row| metrics.published(&row.message.subject));
@@ -147,27 +156,10 @@ impl Relay {
         }
     }
 
-    async fn note_positions(
-        &self,
-        connection: &mut sqlx::AnyConnection,
-        published: &[Pending],
-        positions: &[Position],
-    ) -> sqlx::Result<()> {
-        for spec in &self.streams {
-            let of_it = published.iter().zip(positions).filter(|(_, position)| position.stream == spec.name);
-            let Some((row, position)) = of_it.max_by_key(|(_, position)| position.seq) else { continue };
-            let update =
-                "UPDATE relayed_streams SET last_seq = $1, last_event = $2 WHERE stream = $3 AND last_seq < $1";
-            let update = sqlx::query(update).bind(position.seq as i64).bind(&row.message.event_id).bind(spec.name);
-            update.execute(&mut *connection).await?;
-        }
-        Ok(())
-    }
-
     /// Compares each of `streams` with what was put there. If the broker lost data, everything that the stream
     /// would still keep goes out again; consumers know what they have seen.
-    async fn refill(&self, check: Check, streams: &[Stream]) -> Result<u64, RelayError> {
-        let mut refilled = 0;
+    async fn look(&self, check: Check, streams: &[Stream]) -> Result<Look, RelayError> {
+        let mut look = Look { refilled: 0, marks: Vec::with_capacity(streams.len()) };
         for spec in streams {
             let state = self.bus.stream(spec.name).await?;
             let mark = sqlx::query_as("SELECT epoch, last_seq, last_event FROM relayed_streams WHERE stream = $1");
@@ -175,6 +167,7 @@ impl Relay {
             if let Some(mark) = &mark
                 && self.stands(mark, spec, &state, check).await?
             {
+                look.marks.push((spec.name, mark.clone()));
                 continue;
             }
             let mut transaction = self.database.begin().await?;
@@ -182,14 +175,15 @@ impl Relay {
                 let kept_since: Micros = self.clock.now() - micros(spec.retention());
                 let rows = outbox::publish_again(&mut transaction, spec.subjects, kept_since).await?;
                 tracing::warn!(stream = spec.name, rows, "the broker has lost data; publishing again from the outbox");
-                refilled += rows;
+                look.refilled += rows;
             }
             let upsert = "INSERT INTO relayed_streams (stream, epoch, last_seq, last_event) VALUES ($1, $2, 0, '') \
                           ON CONFLICT (stream) DO UPDATE SET epoch = excluded.epoch, last_seq = 0, last_event = ''";
             sqlx::query(upsert).bind(spec.name).bind(state.epoch).execute(&mut *transaction).await?;
             transaction.commit().await?;
+            look.marks.push((spec.name, (state.epoch, 0, String::new())));
         }
-        Ok(refilled)
+        Ok(look)
     }
 
     /// Whether the last of what was put into a stream is still there, and so all that came before it.
@@ -209,6 +203,41 @@ impl Relay {
 
 /// Epoch, sequence and id of the last event that a stream is known to have.
 type Mark = (i64, i64, String);
+
+/// What a look at the streams brought.
+struct Look {
+    /// Rows that are to be published again.
+    refilled: u64,
+    /// How far each stream is filled, as the database has it now.
+    marks: Vec<(&'static str, Mark)>,
+}
+
+/// Notes how far the streams are filled with what was published, if nobody has noted anything since the look at `marks`:
+/// neither this relay, because the broker has lost data, nor another one of the same database. Says whether it did.
+async fn note_positions(
+    connection: &mut sqlx::AnyConnection,
+    marks: &[(&'static str, Mark)],
+    published: &[Pending],
+    positions: &[Position],
+) -> sqlx::Result<bool> {
+    for (stream, (epoch, last_seq, last_event)) in marks {
+        let of_it = published.iter().zip(positions).filter(|(_, position)| position.stream == *stream);
+        let Some((row, position)) = of_it.max_by_key(|(_, position)| position.seq) else { continue };
+        // What is published again stays where it was first.
+        let (seq, event) = match position.seq as i64 > *last_seq {
+            true => (position.seq as i64, &row.message.event_id),
+            false => (*last_seq, last_event),
+        };
+        let update = "UPDATE relayed_streams SET last_seq = $1, last_event = $2 \
+                      WHERE stream = $3 AND epoch = $4 AND last_seq = $5 AND last_event = $6";
+        let update = sqlx::query(update).bind(seq).bind(event).bind(*stream);
+        let update = update.bind(*epoch).bind(*last_seq).bind(last_event);
+        if update.execute(&mut *connection).await?.rows_affected() == 0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
 
 /// How closely a stream is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -406,8 +435,8 @@ mod tests {
         assert!(other.publish(&again).await.1.is_none());
         let third = fixture.change("3", "user.a.updated").await;
         let relay = fixture.relay(&other);
-        assert_eq!(relay.round().await.expect("a round"), Round { published: 1, refilled: 2 });
-        assert_eq!(relay.round().await.expect("a round"), Round { published: 2, refilled: 0 });
+        assert_eq!(relay.round().await.expect("a round"), Round { published: 0, refilled: 2 });
+        assert_eq!(relay.round().await.expect("a round"), Round { published: 3, refilled: 0 });
         assert_eq!(kept(&other).await[3..], [third, lost]);
         // What retention has taken is not missed.
         fixture.clock.advance(USERS.retention() + Duration::from_secs(1));

@@ -1,4 +1,4 @@
-//! Where the records of requests go: the access log, written by a thread of its own so that a slow
+//! Where the records of requests, and of sessions over SSH, go: the access log, written by a thread of its own so that a slow
 //! disk or pipe never holds up a request, and whoever listens with `edd tap`.
 //!
 //! Lines are made in buffers that the threads do not share, and the writer swaps each for an empty
@@ -11,6 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
 use tokio::sync::broadcast;
 
 use crate::clock;
@@ -112,6 +113,11 @@ impl AccessLog {
             // An error means that the last listener just left.
             let _ = self.tap.send(text.into());
         }
+        self.write(&line);
+    }
+
+    /// Writes a line that is no request's, and which `edd tap` does not show.
+    pub fn write(&self, line: &impl Serialize) {
         let Some(writer) = &self.writer else { return };
         {
             let mut buffer = lock(&writer.lines.buffers[own_buffer()]);
@@ -120,7 +126,7 @@ impl AccessLog {
                 self.metrics.access_log_dropped.inc();
                 return;
             }
-            match serde_json::to_writer(&mut *buffer, &line) {
+            match serde_json::to_writer(&mut *buffer, line) {
                 Ok(()) => buffer.push(b'\n'),
                 Err(error) => {
                     buffer.truncate(before);

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -71,8 +70,7 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// How long to go on as before after a shutdown was asked for, readiness aside.
     pub shutdown_delay: Duration,
-    /// Where access lines go; none for no log.
-    pub access_log: Option<Box<dyn Write + Send>>,
+    pub access_log: AccessLog,
     /// Target names that this process answers itself.
     pub builtin_targets: HashMap<Authority, SocketAddr>,
     /// Routes that are there without the file, which wins over them.
@@ -167,7 +165,7 @@ impl Gateway {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let metrics = config.metrics;
         let certs = CertStore::open(config.certs)?;
-        let access_log = AccessLog::start(config.access_log, Arc::clone(&metrics))?;
+        let access_log = config.access_log;
         let upstreams = Upstreams::new(config.builtin_targets, Arc::clone(&metrics));
         let health = config.health;
         let router = config.router;
@@ -192,6 +190,7 @@ impl Gateway {
         let http = sockets.listen(Role::Http, config.http)?;
         let https = sockets.listen(Role::Https, config.https)?;
         let admin_listener = sockets.listen(Role::Admin, config.admin)?;
+        let ssh_sessions = config.ssh.as_ref().and_then(|(_, ssh)| ssh.sessions.clone());
         let ssh = match config.ssh {
             Some((address, ssh)) => Some((sockets.listen(Role::Ssh, address)?, Arc::new(ssh::Service::new(ssh)))),
             None => None,
@@ -260,6 +259,7 @@ impl Gateway {
             certs: certs.clone(),
             ports: ports.clone(),
             static_routes: config.static_routes,
+            ssh_sessions,
             access_log: access_log.clone(),
         };
         // What asks how the gateway is means the process that accepts.

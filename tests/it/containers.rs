@@ -2,7 +2,6 @@
 //! editing a file.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use edd_servers::nats::Nats;
 use edd_servers::port;
@@ -10,80 +9,7 @@ use edd_servers::postgres::Postgres;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::{Deployment, Edd, Response, Role, User, ask};
-
-const COMPUTE: &str = "compute.cloud.localhost";
-/// Longest wait for a container: it is made from what the machine has, which takes its time on a busy one.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Between two looks.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
-
-/// Somebody with containers.
-struct Tenant<'d> {
-    gateway: &'d Edd,
-    user: User,
-}
-
-impl Tenant<'_> {
-    async fn ask(&self, request: &str, body: &Value) -> Response {
-        let bearer = format!("Bearer {}", self.user.token);
-        self.gateway.ask(request, COMPUTE, &[("authorization", &bearer)], body).await
-    }
-
-    /// What is answered to a request that must be granted.
-    async fn done(&self, request: &str, body: Value) -> Value {
-        let answer = self.ask(request, &body).await;
-        assert_eq!(answer.status, 200, "{request}: {}", answer.text());
-        answer.json()
-    }
-
-    async fn container(&self, id: &str) -> Value {
-        self.done(&format!("GET /compute/containers/{id}"), Value::Null).await
-    }
-
-    async fn until_status(&self, id: &str, status: &str) {
-        until(&format!("{id} to be {status}"), async || {
-            let container = self.container(id).await;
-            if container["status"] == status { Ok(()) } else { Err(container.to_string()) }
-        })
-        .await;
-    }
-
-    /// What the web has to say under a host name, by plain HTTP.
-    async fn web(&self, host: &str) -> Response {
-        self.gateway.get(host, "/").await
-    }
-
-    async fn until_web(&self, host: &str, status: u16) -> Response {
-        let last = std::cell::RefCell::new(None);
-        until(&format!("{host} to answer with {status}"), async || {
-            let answer = self.web(host).await;
-            let found = if answer.status == status { Ok(()) } else { Err(answer.text().to_owned()) };
-            last.replace(Some(answer));
-            found
-        })
-        .await;
-        last.into_inner().expect("an answer")
-    }
-}
-
-/// Looks again and again, but not for ever.
-#[track_caller]
-fn until(what: &str, look: impl AsyncFn() -> Result<(), String>) -> impl Future<Output = ()> {
-    let at = std::panic::Location::caller();
-    async move {
-        let mut last = String::new();
-        let looks = async {
-            while let Err(difference) = look().await {
-                last = difference;
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
-        };
-        if tokio::time::timeout(PATIENCE, looks).await.is_err() {
-            panic!("{at}: waited {PATIENCE:?} for {what}: {last}");
-        }
-    }
-}
+use crate::harness::{Deployment, Made, Role, Tenant, ask, until};
 
 /// From the first container to its end, as the README tells it.
 async fn walk(mut deployment: Deployment) {
@@ -93,15 +19,8 @@ async fn walk(mut deployment: Deployment) {
     let user = deployment.register().await;
     let tenant = Tenant { gateway: deployment.gateway(), user };
 
-    // Services that have just started ask one another for keys first.
-    until("compute to know callers", async || match tenant.ask("GET /compute/images", &Value::Null).await {
-        answer if answer.status == 200 => Ok(()),
-        answer => Err(answer.text().to_owned()),
-    })
-    .await;
-    let made = tenant.done("POST /compute/containers", json!({"name": "blog", "ssh_enabled": false})).await;
-    let id = made["id"].as_str().unwrap_or_else(|| panic!("no id in {made}")).to_owned();
-    let host = made["hostname"].as_str().unwrap_or_else(|| panic!("no hostname in {made}")).to_owned();
+    tenant.until_known().await;
+    let Made { id, host } = tenant.create(json!({"name": "blog", "ssh_enabled": false})).await;
     assert_eq!(host, format!("{id}.compute.cloud.localhost"));
     tenant.until_status(&id, "running").await;
     let page = tenant.until_web(&host, 200).await;
@@ -141,11 +60,7 @@ async fn walk(mut deployment: Deployment) {
         Ok(answer) => Err(answer.text().to_owned()),
     })
     .await;
-    until("the container to be gone", async || {
-        let answer = tenant.ask(&format!("GET /compute/containers/{id}"), &Value::Null).await;
-        if answer.status == 404 { Ok(()) } else { Err(answer.text().to_owned()) }
-    })
-    .await;
+    tenant.until_gone(&id).await;
     deployment.stop().await;
 }
 
@@ -185,8 +100,7 @@ async fn a_strangers_container_is_one_that_does_not_exist() {
     let (ann, bob) = (deployment.register().await, deployment.register().await);
     let ann = Tenant { gateway: deployment.gateway(), user: ann };
     let bob = Tenant { gateway: deployment.gateway(), user: bob };
-    let made = ann.done("POST /compute/containers", json!({"name": "hers", "ssh_enabled": false})).await;
-    let id = made["id"].as_str().expect("an id").to_owned();
+    let Made { id, .. } = ann.create(json!({"name": "hers", "ssh_enabled": false})).await;
     for request in [
         format!("GET /compute/containers/{id}"),
         format!("DELETE /compute/containers/{id}"),

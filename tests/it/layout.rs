@@ -28,7 +28,7 @@ const MAY_IMPORT: [(&str, &[&str]); 9] = [
 ];
 
 /// Modules of the gateway that must not import, or name, what follows.
-const MUST_NOT: [(&str, &[&str]); 10] = [
+const MUST_NOT: [(&str, &[&str]); 11] = [
     // Rules know no engine, no socket and no TLS.
     ("decision", &["proxy", "listeners", "sources", "admin", "pingora", "tokio", "rustls"]),
     ("policy", &["proxy", "listeners", "sources", "admin", "pingora", "tokio", "rustls"]),
@@ -36,7 +36,9 @@ const MUST_NOT: [(&str, &[&str]); 10] = [
     ("path", &["pingora", "tokio", "rustls", "http"]),
     // What serves requests knows nothing of where routes come from.
     ("live", &["containers", "ingress", "sources", "publish", "proxy", "listeners", "admin", "edd_events", "sqlx"]),
-    ("containers", &["sources", "publish", "proxy", "listeners", "admin", "pingora", "axum"]),
+    ("containers", &["sources", "publish", "proxy", "listeners", "admin", "ssh", "pingora", "axum"]),
+    // Logins are decided by what is published, wherever that came from.
+    ("ssh", &["sources", "publish", "proxy", "ingress", "admin", "gateway", "pingora", "axum", "edd_control", "sqlx"]),
     // The two halves meet in the router.
     ("proxy", &["sources", "publish", "listeners", "admin", "gateway"]),
     // The lane needs no other engine.
@@ -46,11 +48,13 @@ const MUST_NOT: [(&str, &[&str]); 10] = [
 ];
 
 /// The only places of the gateway that name these crates.
-const ONLY_IN: [(&str, &[&str]); 5] = [
+const ONLY_IN: [(&str, &[&str]); 6] = [
     ("pingora", &["proxy", "live", "upgrade_socket", "gateway"]),
     ("axum", &["admin"]),
     ("granit_parser", &["sources"]),
     ("notify", &["sources", "certs"]),
+    // The table has fingerprints of keys, which the library reads and writes.
+    ("russh", &["ssh", "table"]),
     ("tokio_rustls", &["proxy", "listeners", "certs", "ports"]),
 ];
 

@@ -32,6 +32,13 @@ impl Cargo {
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.args(words).current_dir(&self.root).env("CARGO_TARGET_DIR", &self.target);
+        // What cargo tells this program of its own package would make build scripts, ring's for one, run again: half the
+        // tree is built anew then whenever somebody changes between `cargo xtask` and plain cargo.
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(is_of_a_package) {
+                command.env_remove(name);
+            }
+        }
         command.envs(self.reach.variables.iter().copied());
         if !self.reach.folders.is_empty() {
             let path = std::env::var_os("PATH").unwrap_or_default();
@@ -43,6 +50,11 @@ impl Cargo {
         }
         command
     }
+}
+
+/// Whether cargo sets `variable` for the package that it runs.
+fn is_of_a_package(variable: &str) -> bool {
+    ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| variable.starts_with(prefix))
 }
 
 /// The workspace: the folder above this crate's.
@@ -62,4 +74,19 @@ fn target_folder(root: &Path) -> Result<PathBuf, Failure> {
 
 pub fn is_ci() -> bool {
     std::env::var_os("CI").is_some_and(|value| value == "true")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cargo_is_run_as_from_a_shell() {
+        let cargo = Cargo::new(Reach::default()).unwrap();
+        let command = cargo.command(&["build"]);
+        for name in ["CARGO_MANIFEST_DIR", "CARGO_PKG_NAME", "CARGO_PKG_VERSION"] {
+            assert!(std::env::var_os(name).is_some(), "cargo sets {name} for tests, too");
+            assert!(command.get_envs().any(|(key, value)| key == name && value.is_none()), "{name} is passed on");
+        }
+    }
 }

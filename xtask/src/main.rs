@@ -46,10 +46,15 @@ fn perform(task: Task) -> Result<(), Failure> {
             let cargo = Cargo::new(install::ensure(tool::BUILD)?)?;
             run(cargo.command(&["bench", "--workspace", "--locked"]).args(args))
         }
-        Task::BenchEvents { args } => {
-            let command = ["bench", "--package", "edd-events", "--bench", "events", "--locked", "--"];
-            run(test::setup()?.command(&command).args(args))
-        }
+        Task::BenchEvents { args } => bench("edd-events", "events", &args),
+        Task::BenchContainers { args } => bench("edd", "containers", &args),
+        Task::BenchSsh { args } => bench("edd", "ssh", &args),
         Task::BenchPeers { args } => peers::bench(&args),
     }
+}
+
+/// Runs a benchmark that has arguments of its own, and needs what tests need.
+fn bench(package: &str, name: &str, args: &[String]) -> Result<(), Failure> {
+    let command = ["bench", "--package", package, "--bench", name, "--locked", "--"];
+    run(test::setup()?.command(&command).args(args))
 }

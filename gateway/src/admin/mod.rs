@@ -2,8 +2,10 @@
 //! default; it has no authentication of its own.
 
 mod accepting;
+mod browser;
 mod certificates;
 mod problem;
+mod ssh_sessions;
 mod static_routes;
 mod tap;
 
@@ -30,6 +32,7 @@ use crate::metrics::Metrics;
 use crate::path;
 use crate::ports::ListenerSet;
 use crate::router::Router;
+use crate::ssh::sessions::Sessions;
 use crate::static_routes::StaticRoutes;
 use crate::table::normalize_host;
 
@@ -43,6 +46,8 @@ pub struct Admin {
     pub ports: ListenerSet,
     /// None as long as the gateway has no database.
     pub static_routes: watch::Receiver<Option<StaticRoutes>>,
+    /// None: this gateway takes no logins over SSH.
+    pub ssh_sessions: Option<Sessions>,
     pub access_log: AccessLog,
 }
 
@@ -57,9 +62,12 @@ pub async fn serve(listener: TcpListener, admin: Admin, stop: CancellationToken)
         .route("/routes/explain", get(explain))
         .route("/certs", get(certs))
         .route("/ports", get(ports))
+        .route("/ssh/sessions", get(ssh_sessions::list).delete(ssh_sessions::kill))
         .route("/tap", get(tap::tap))
         .fallback(|| async {
-            Problem::not_found("no such page; see /readyz, /metrics, /routes, /routes/explain, /certs, /ports, /tap")
+            Problem::not_found(
+                "no such page; see /readyz, /metrics, /routes, /routes/explain, /certs, /ports, /ssh/sessions, /tap",
+            )
         })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed("this page is read, with GET or HEAD") })
         .with_state(admin);

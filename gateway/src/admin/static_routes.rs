@@ -3,12 +3,12 @@
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
 use serde::Deserialize;
 
-use crate::admin::Admin;
 use crate::admin::problem::Problem;
+use crate::admin::{Admin, browser};
 use crate::static_routes::{RouteApiError, StaticRoutes};
 
 /// Largest route, in bytes.
@@ -20,7 +20,7 @@ pub async fn add(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    refuse_browsers(&headers)?;
+    browser::refuse(&headers)?;
     let body = body.map_err(|rejection| Problem::bad_request(&rejection.body_text()))?;
     if body.len() > MAX_BODY_BYTES {
         return Err(Problem::bad_request("a route has at most 64 KiB"));
@@ -43,7 +43,7 @@ pub async fn remove(
     headers: HeaderMap,
     query: Result<Query<Which>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    refuse_browsers(&headers)?;
+    browser::refuse(&headers)?;
     let Query(Which { host, path }) = query?;
     let host = host.ok_or_else(|| Problem::bad_request("say which route: /routes?host=example.com&path=/"))?;
     registry(&admin)?.remove(&host, path.as_deref().unwrap_or("/")).await?;
@@ -55,15 +55,6 @@ fn registry(admin: &Admin) -> Result<StaticRoutes, Problem> {
     registry.ok_or_else(|| {
         Problem::unavailable("this gateway has no database (yet), which routes by API need; write routes.yaml instead")
     })
-}
-
-/// The listener knows no passwords: it trusts whoever reaches it. A page in a browser on this machine reaches it too,
-/// from any site and under any name, and a browser says so with every write.
-fn refuse_browsers(headers: &HeaderMap) -> Result<(), Problem> {
-    if headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site") {
-        return Err(Problem::forbidden("pages in browsers change nothing here; use `edd routes` or another program"));
-    }
-    Ok(())
 }
 
 impl From<RouteApiError> for Problem {
@@ -78,21 +69,5 @@ impl From<RouteApiError> for Problem {
                 Self::unavailable("the database is away; nothing was changed, try again")
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn whatever_a_browser_sends_is_refused() {
-        let headers =
-            |name: &'static str, value: &str| HeaderMap::from_iter([(name.parse().unwrap(), value.parse().unwrap())]);
-        for (name, value) in [("origin", "http://evil.example"), ("origin", "null"), ("sec-fetch-site", "same-origin")]
-        {
-            assert!(refuse_browsers(&headers(name, value)).is_err(), "{name}: {value}");
-        }
-        assert!(refuse_browsers(&headers("user-agent", "curl/8")).is_ok());
     }
 }

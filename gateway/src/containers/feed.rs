@@ -279,9 +279,14 @@ fn mark(status: Option<&Status>) -> Mark {
     status.map_or(Mark { epoch: None, seq: 0 }, |status| Mark { epoch: status.epoch, seq: status.covered_seq })
 }
 
-/// Of two places in one stream; all of it is told where they are not comparable.
+/// Of two places in a stream. Where they are not comparable, because only one was noted or the stream was made anew in
+/// between, all of it is told, and whether it is still the same is asked.
 fn earlier(one: Mark, other: Mark) -> Mark {
-    if one.epoch == other.epoch { if one.seq < other.seq { one } else { other } } else { Mark { epoch: None, seq: 0 } }
+    match one.epoch == other.epoch {
+        true if one.seq <= other.seq => one,
+        true => other,
+        false => Mark { epoch: one.epoch.or(other.epoch), seq: 0 },
+    }
 }
 
 fn filled(status: Option<&Status>) -> Filled {

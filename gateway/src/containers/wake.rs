@@ -151,6 +151,31 @@ impl Wakes {
         self.wait(&waking, patience).await
     }
 
+    /// Has a container woken as [`Wakes::wake`] does, but waits only until it runs at an address: for who knocks at
+    /// another port than that of its host name, where perhaps nobody answers.
+    pub async fn rouse(&self, id: ContainerId, patience: Duration) -> Woken {
+        tokio::select! {
+            biased;
+            outcome = self.running(id) => outcome,
+            outcome = self.wake(id, patience) => outcome,
+        }
+    }
+
+    /// Waits until a container does not sleep.
+    async fn running(&self, id: ContainerId) -> Woken {
+        let mut changed = self.0.router.changed();
+        loop {
+            match self.state(id) {
+                State::Asleep => {}
+                State::Runs(_) => return Woken::Up,
+                State::Otherwise => return Woken::Otherwise,
+            }
+            if changed.changed().await.is_err() {
+                return Woken::Otherwise;
+            }
+        }
+    }
+
     /// Waits for a container that is being woken; none if it is not.
     pub async fn join(&self, id: ContainerId, patience: Duration) -> Option<Woken> {
         let waking = self.all().get(&id).cloned()?;

@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::access_log::AccessLog;
 use crate::certs::CertsConfig;
 use crate::containers::tests::scene::{ANN, Scene, id, record};
 use crate::containers::{Change, Origin, Record, Timing};
@@ -133,7 +134,7 @@ impl Served {
             handshake_timeout: PATIENCE,
             drain_timeout: Duration::from_secs(5),
             shutdown_delay: Duration::ZERO,
-            access_log: Some(Box::new(Lines(sink))),
+            access_log: AccessLog::start(Some(Box::new(Lines(sink))), Arc::clone(&scene.metrics)).unwrap(),
             builtin_targets: Default::default(),
             builtin_routes: Vec::new(),
             metrics: Arc::clone(&scene.metrics),

@@ -16,6 +16,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::access_log::AccessLog;
 use crate::certs::{CertsConfig, LocalCaConfig};
 use crate::gateway::{Config, Gateway, Stop};
 use crate::health::Health;
@@ -81,6 +82,7 @@ impl Edge {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let log = Log::default();
         let second = Duration::from_secs(1);
+        let metrics = Arc::new(Metrics::new().unwrap());
         let config = Config {
             http: any,
             https: any,
@@ -99,10 +101,10 @@ impl Edge {
             handshake_timeout: second,
             drain_timeout: DRAIN,
             shutdown_delay: Duration::ZERO,
-            access_log: Some(Box::new(log.clone())),
+            access_log: AccessLog::start(Some(Box::new(log.clone())), Arc::clone(&metrics)).unwrap(),
             builtin_targets: HashMap::new(),
             builtin_routes: Vec::new(),
-            metrics: Arc::new(Metrics::new().unwrap()),
+            metrics,
             router: router.clone(),
             containers: None,
             static_routes: watch::channel(None).1,

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::live::Visit;
 use crate::route::Authority;
+use crate::table::fingerprint::Fingerprint;
 
 /// A key that asks to log in.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +41,8 @@ impl Refusal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Admitted,
-    /// It ended, or its time was over, after so many keys and passwords that were refused.
+    /// It ended, or its time was over, after so many keys and passwords that were refused. Keys that were asked about
+    /// without a signature are not among them: an agent asks about all that it has.
     Unauthenticated {
         keys: u32,
         passwords: u32,
@@ -55,8 +57,8 @@ pub enum Outcome {
 pub struct Admission {
     pub owner: UserId,
     pub key_id: i64,
-    /// Of the key: `SHA256:…`.
-    pub fingerprint: String,
+    /// Of the key.
+    pub fingerprint: Fingerprint,
     pub way: Way,
     /// Cancelled when the same login would be refused now.
     pub revoked: CancellationToken,
@@ -85,11 +87,11 @@ pub struct Entrance {
 /// How to get into a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// It sleeps: it is to be woken, then asked for again.
+    /// It sleeps or starts: it is to be woken ([`crate::containers::Wakes::rouse`]), then asked for again.
     Asleep,
     Sshd {
         address: Authority,
-        /// The only host key that is spoken to: `SHA256:…`.
+        /// The only host key that is spoken to: `SHA256:…`. For a jump it may be empty: it is the client who checks.
         host_key_fingerprint: String,
     },
     /// It has no sshd: by [`crate::ssh::exec::Programs`].

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use russh::keys::{Algorithm, EcdsaCurve, HashAlg};
+use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PrivateKey};
 use russh::{Preferred, cipher, compression, kex, mac};
 
 /// Key exchanges without SHA-1 and without groups that are too small. The markers say "strict kex" (against Terrapin)
@@ -53,5 +53,28 @@ pub fn preferred() -> Preferred {
         cipher: Cow::Borrowed(CIPHERS),
         mac: Cow::Borrowed(MACS),
         compression: Cow::Borrowed(&[compression::NONE]),
+    }
+}
+
+/// The host keys that clients are shown: those on NIST's curves, which audits call a failure, only where there are no
+/// others. Every client that knows ECDSA knows RSA.
+pub fn shown(mut host_keys: Vec<PrivateKey>) -> Vec<PrivateKey> {
+    let is_ecdsa = |key: &PrivateKey| matches!(key.algorithm(), Algorithm::Ecdsa { .. });
+    if !host_keys.iter().all(is_ecdsa) {
+        host_keys.retain(|key| !is_ecdsa(key));
+    }
+    host_keys
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_on_a_nist_curve_is_shown_where_there_is_no_other() {
+        let new = |algorithm| PrivateKey::random(&mut rand::rng(), algorithm).expect("a key");
+        let (ed25519, ecdsa) = (new(Algorithm::Ed25519), new(Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 }));
+        assert_eq!(shown(vec![ed25519.clone(), ecdsa.clone()]), [ed25519]);
+        assert_eq!(shown(vec![ecdsa.clone()]), [ecdsa]);
     }
 }

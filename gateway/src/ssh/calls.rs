@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use russh::client::ChannelOpenHandle;
 use russh::{Channel, ChannelOpenFailure, client, server};
 
-use crate::ssh::channel::{self, Meter};
+use crate::ssh::channel::{self, Meter, Pair};
 use crate::ssh::session::{Leg, Session};
 use crate::ssh::session_events::ChannelKind;
 use crate::ssh::upstream::{Callee, Origin, connect_failed};
@@ -60,7 +60,7 @@ async fn call(
     let _place = place.numbered(client.half.id());
     reply.accept().await;
     let meter = Meter::new(session.log.opened(kind));
-    channel::relay(&client, &container, &session.to_client, &meter).await;
+    channel::relay(Pair { client: &client, container: &container }, &session, &meter).await;
     upstream.forget(container.half.id());
     session.count(meter.usage());
 }

@@ -8,11 +8,11 @@ use russh::server::Handle;
 use russh::{ChannelId, ChannelMsg, ChannelWriteHalf, client, server};
 
 use crate::live::Usage;
-use crate::ssh::inbox::{Inbox, Item, Note, Stream, WINDOW_BYTES};
+use crate::ssh::inbox::{Inbox, Item, Note, Stream};
+use crate::ssh::session::Session;
 use crate::ssh::session_events::{ChannelLog, Direction};
+use crate::ssh::window::{Window, Windows};
 
-/// What was taken is told when it comes to this much, in bytes, so that not every piece costs a packet.
-const REPORT_BYTES: u32 = WINDOW_BYTES / 8;
 /// For what a client sent before it closed, if the container is slow to take it.
 const LAST_BYTES_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -80,39 +80,46 @@ impl Meter {
     }
 }
 
-/// Counts what was taken from a side, and lets it send as much again.
+/// Lets a side send as much again as was taken of what it sent.
 #[derive(Debug)]
 pub struct Taken<'a, S: From<(ChannelId, ChannelMsg)>> {
     from: &'a End<S>,
-    unreported_bytes: u32,
+    window: Window,
 }
 
 impl<'a, S: From<(ChannelId, ChannelMsg)> + Send + Sync + 'static> Taken<'a, S> {
-    pub fn new(from: &'a End<S>) -> Self {
-        Self { from, unreported_bytes: 0 }
+    pub fn new(from: &'a End<S>, windows: &Windows) -> Self {
+        Self { from, window: windows.window() }
     }
 
     /// # Errors
     /// The connection is over.
     pub async fn add(&mut self, bytes: usize) -> Result<(), russh::Error> {
-        // At most a window may be on its way.
-        self.unreported_bytes += u32::try_from(bytes).unwrap_or(u32::MAX);
-        if self.unreported_bytes < REPORT_BYTES {
-            return Ok(());
+        match self.window.taken(bytes, self.from.inbox.is_empty()) {
+            0 => Ok(()),
+            more => self.from.half.consumed(more).await,
         }
-        self.from.half.consumed(std::mem::take(&mut self.unreported_bytes)).await
     }
 }
 
+/// Both sides of a channel.
+#[derive(Clone, Copy, Debug)]
+pub struct Pair<'a> {
+    pub client: &'a ClientEnd,
+    pub container: &'a ContainerEnd,
+}
+
 /// Serves a channel until one side has closed it and the other has all that was sent before, or a connection is over.
-pub async fn relay(client: &ClientEnd, container: &ContainerEnd, to_client: &Handle, meter: &Meter) {
+pub async fn relay(pair: Pair<'_>, session: &Session, meter: &Meter) {
+    let Pair { client, container } = pair;
+    let windows = &session.service.windows;
     let overdue = async {
         client.inbox.closed().await;
         tokio::time::sleep(LAST_BYTES_TIMEOUT).await;
     };
     tokio::select! {
-        _ = pass_up(client, container, meter) => {}
-        _ = pass_down(container, client, to_client, meter) => {}
+        _ = pass_up(pair, windows, meter) => {}
+        _ = pass_down(pair, windows, &session.to_client, meter) => {}
         () = overdue => {}
     }
     // One of them is closed already, which makes it nothing to do, or its connection is over.
@@ -120,8 +127,9 @@ pub async fn relay(client: &ClientEnd, container: &ContainerEnd, to_client: &Han
     let _ = container.half.close().await;
 }
 
-async fn pass_up(client: &ClientEnd, container: &ContainerEnd, meter: &Meter) -> Result<(), russh::Error> {
-    let mut taken = Taken::new(client);
+async fn pass_up(pair: Pair<'_>, windows: &Windows, meter: &Meter) -> Result<(), russh::Error> {
+    let Pair { client, container } = pair;
+    let mut taken = Taken::new(client, windows);
     loop {
         match client.inbox.next().await {
             Item::Bytes(stream, bytes) => {
@@ -138,13 +146,9 @@ async fn pass_up(client: &ClientEnd, container: &ContainerEnd, meter: &Meter) ->
     }
 }
 
-async fn pass_down(
-    container: &ContainerEnd,
-    client: &ClientEnd,
-    to_client: &Handle,
-    meter: &Meter,
-) -> Result<(), russh::Error> {
-    let mut taken = Taken::new(container);
+async fn pass_down(pair: Pair<'_>, windows: &Windows, to_client: &Handle, meter: &Meter) -> Result<(), russh::Error> {
+    let Pair { client, container } = pair;
+    let mut taken = Taken::new(container, windows);
     loop {
         match container.inbox.next().await {
             Item::Bytes(stream, bytes) => {

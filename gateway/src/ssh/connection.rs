@@ -74,6 +74,8 @@ pub async fn serve(stream: TcpStream, remote: SocketAddr, service: Arc<Service>,
 async fn live(mut running: Running, session: &Arc<Session>, ticket: &Ticket) {
     tokio::spawn(Arc::clone(session).connect());
     let (ended, reason) = tokio::select! {
+        // Who revokes an access says why before it is cancelled.
+        biased;
         ended = &mut running => (true, Reason { word: word(ended.err().as_ref()), message: String::new() }),
         reason = session.kill.asked() => (false, reason),
         () = session.admission.revoked.cancelled() => (false, reason("revoked", "the access was revoked")),

@@ -11,8 +11,6 @@ use russh::{ChannelId, Sig};
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
-/// Bytes that one end may have sent and the other not taken; what OpenSSH allows, too.
-pub const WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 /// Largest piece that is handed on, in bytes.
 const MAX_PIECE_BYTES: usize = 64 * 1024;
 /// What is not bytes and waits for its turn. A container tells of an exit once; more is noise.
@@ -120,6 +118,11 @@ impl Inbox {
         state.asked.clear();
         drop(state);
         self.changed.notify_one();
+    }
+
+    /// Whether no bytes wait.
+    pub fn is_empty(&self) -> bool {
+        self.state().bytes.is_empty()
     }
 
     /// Resolves when it is closed, whether all was taken or not.

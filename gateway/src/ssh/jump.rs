@@ -13,6 +13,7 @@ use crate::ssh::inbox::{Item, Stream};
 use crate::ssh::session::Session;
 use crate::ssh::session_events::{ChannelKind, Direction};
 use crate::ssh::upstream;
+use crate::ssh::window::Windows;
 
 /// Bytes that are read from a container at once.
 const PIECE_BYTES: usize = 32 * 1024;
@@ -45,7 +46,7 @@ pub async fn serve(
     let meter = Meter::new(session.log.opened(ChannelKind::Jump { container: entrance.container.to_string() }));
     // Failing means that one of the connections is over, and the channel with it.
     tokio::select! {
-        _ = relay(&client, stream, &meter) => {}
+        _ = relay(&client, stream, &session.service.windows, &meter) => {}
         () = entrance.retired.cancelled() => {}
         () = session.kill.token().cancelled() => {}
     }
@@ -76,10 +77,10 @@ async fn find(session: &Session, host: &str, port: u32) -> Result<(Entrance, Tcp
     }
 }
 
-async fn relay(client: &ClientEnd, stream: TcpStream, meter: &Meter) -> Result<(), russh::Error> {
+async fn relay(client: &ClientEnd, stream: TcpStream, windows: &Windows, meter: &Meter) -> Result<(), russh::Error> {
     let (mut from_container, mut to_container) = stream.into_split();
     let up = async {
-        let mut taken = Taken::new(client);
+        let mut taken = Taken::new(client, windows);
         loop {
             match client.inbox.next().await {
                 Item::Bytes(_, bytes) => {

@@ -43,8 +43,9 @@ impl Knock {
         }
     }
 
-    pub fn key_refused(&self, username: &str, fingerprint: String, refusal: Refusal) {
-        self.keys.fetch_add(1, Ordering::Relaxed);
+    /// A key that is only asked about is no attempt: agents ask about all that they have.
+    pub fn key_refused(&self, username: &str, fingerprint: String, refusal: Refusal, is_signed: bool) {
+        self.keys.fetch_add(is_signed.into(), Ordering::Relaxed);
         self.tried(username, Some(fingerprint), refusal);
     }
 

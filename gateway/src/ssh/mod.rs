@@ -10,10 +10,13 @@
 
 pub mod admission;
 mod algorithms;
+mod asciicast;
+pub mod audit;
 pub mod authority;
 mod calls;
 mod channel;
 mod connection;
+pub mod directory;
 pub mod exec;
 mod inbox;
 mod jump;
@@ -22,15 +25,21 @@ pub mod kill_switch;
 mod knock;
 pub mod listener;
 pub mod login;
+pub mod metrics;
 mod opening;
+pub mod penalties;
 mod program;
+pub mod recording;
 mod requests;
 mod server;
 mod service;
 mod session;
 pub mod session_events;
+mod session_log;
+pub mod sessions;
 #[cfg(test)]
 mod tests;
 mod upstream;
+mod window;
 
-pub use service::{Config, Service};
+pub use service::{Config, REKEY_AFTER_BYTES, Service};

@@ -7,7 +7,7 @@ use russh::server::{ChannelOpenHandle, Msg};
 use russh::{Channel, ChannelOpenFailure, client};
 
 use crate::ssh::admission::Refusal;
-use crate::ssh::channel::{self, Meter};
+use crate::ssh::channel::{self, Meter, Pair};
 use crate::ssh::jump;
 use crate::ssh::program::Stage;
 use crate::ssh::session::{Leg, Line, Session, Way};
@@ -70,7 +70,7 @@ async fn through(
     // Before the answer: requests may follow it at once.
     session.set_line(id, Line { way: Way::Sshd(container.clone()), meter: Arc::clone(&meter) });
     reply.accept().await;
-    channel::relay(&client, &container, &session.to_client, &meter).await;
+    channel::relay(Pair { client: &client, container: &container }, &session, &meter).await;
     upstream.forget(container.half.id());
     session.count(meter.usage());
 }

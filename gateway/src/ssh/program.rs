@@ -14,6 +14,7 @@ use crate::ssh::exec::{Exit, Input, MAX_PIECE_BYTES, Output, Program, Programs, 
 use crate::ssh::inbox::{Item, Stream};
 use crate::ssh::kill_switch::KillSwitch;
 use crate::ssh::session_events::Direction;
+use crate::ssh::window::Windows;
 
 /// Sizes and signals that wait for a program that takes no input.
 const CONTROL_QUEUE: usize = 16;
@@ -54,6 +55,7 @@ pub struct Scene {
     pub user: String,
     pub to_client: Handle,
     pub kill: KillSwitch,
+    pub windows: Windows,
 }
 
 /// What is asked for.
@@ -160,14 +162,19 @@ impl Stage {
             }
         };
         tokio::select! {
-            ended = self.give(input, control) => ended,
+            ended = self.give(input, control, &scene.windows) => ended,
             ended = self.take(scene, output) => ended,
         }
     }
 
     /// Gives the program what the client sends, until that closes the channel.
-    async fn give(&self, input: mpsc::Sender<Input>, mut control: mpsc::Receiver<Input>) -> Result<(), russh::Error> {
-        let mut taken = Taken::new(&self.client);
+    async fn give(
+        &self,
+        input: mpsc::Sender<Input>,
+        mut control: mpsc::Receiver<Input>,
+        windows: &Windows,
+    ) -> Result<(), russh::Error> {
+        let mut taken = Taken::new(&self.client, windows);
         loop {
             let next = tokio::select! {
                 Some(control) = control.recv() => control,

@@ -135,6 +135,7 @@ impl Session {
             user: user.clone(),
             to_client: self.to_client.clone(),
             kill: self.kill.clone(),
+            windows: self.service.windows.clone(),
         })
     }
 }

@@ -109,7 +109,7 @@ impl Handler for FromClient {
         match self.service.admitter.offer(&attempt) {
             Ok(()) => Ok(Auth::Accept),
             Err(refusal) => {
-                self.knock.key_refused(username, fingerprint(offer.public_key), refusal);
+                self.knock.key_refused(username, fingerprint(offer.public_key), refusal, offer.is_signed);
                 Ok(Auth::reject())
             }
         }
@@ -123,7 +123,7 @@ impl Handler for FromClient {
                 Ok(Auth::Accept)
             }
             Err(refusal) => {
-                self.knock.key_refused(username, fingerprint(key.public_key), refusal);
+                self.knock.key_refused(username, fingerprint(key.public_key), refusal, true);
                 Ok(Auth::reject())
             }
         }

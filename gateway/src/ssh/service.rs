@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use russh::keys::PrivateKey;
 use russh::server;
-use russh::{MethodKind, MethodSet, SshId};
+use russh::{Limits, MethodKind, MethodSet, SshId};
 
 use crate::containers::Wakes;
 use crate::ssh::admission::SharedAdmitter;
 use crate::ssh::algorithms;
 use crate::ssh::authority::Authority;
 use crate::ssh::exec::Programs;
-use crate::ssh::inbox::WINDOW_BYTES;
 use crate::ssh::session_events::SessionEvents;
+use crate::ssh::sessions::Sessions;
+use crate::ssh::window::{FIRST_BYTES, Windows};
 
 /// Keys that one connection may offer: an agent may have many.
 const MAX_AUTH_ATTEMPTS: usize = 32;
@@ -22,6 +23,9 @@ const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
 const KEEPALIVES: usize = 3;
 /// Messages of all channels that wait for a connection to take them, each at most a packet.
 const SEND_QUEUE: usize = 16;
+/// Keys change after so many bytes in one direction (RFC 4253 §9), or after this time.
+pub const REKEY_AFTER_BYTES: usize = 1024 * 1024 * 1024;
+const REKEY_AFTER: Duration = Duration::from_secs(60 * 60);
 /// What clients see first. Nothing in it tells a release.
 const VERSION: &str = "SSH-2.0-edd";
 
@@ -33,11 +37,15 @@ pub struct Config {
     pub admitter: SharedAdmitter,
     pub authority: Authority,
     pub events: Arc<dyn SessionEvents>,
+    /// For the admin listener, if there is a list of them.
+    pub sessions: Option<Sessions>,
     pub programs: Arc<dyn Programs>,
     /// Wakes containers, if there is anybody who does.
     pub wakes: Option<Wakes>,
     /// From the first byte to the login.
     pub login_grace: Duration,
+    /// Keys change after so many bytes in one direction, and after an hour.
+    pub rekey_after_bytes: usize,
 }
 
 /// Ready to serve connections.
@@ -49,11 +57,15 @@ pub struct Service {
     pub programs: Arc<dyn Programs>,
     pub wakes: Option<Wakes>,
     pub login_grace: Duration,
+    /// Of the channels of all connections.
+    pub(super) windows: Windows,
+    pub(super) limits: Limits,
     pub(super) protocol: Arc<server::Config>,
 }
 
 impl Service {
     pub fn new(config: Config) -> Self {
+        let limits = Limits::new(config.rekey_after_bytes, config.rekey_after_bytes, REKEY_AFTER);
         let protocol = server::Config {
             server_id: SshId::Standard(VERSION.into()),
             methods: MethodSet::from(&[MethodKind::PublicKey][..]),
@@ -61,8 +73,9 @@ impl Service {
             auth_rejection_time: Duration::ZERO,
             auth_rejection_time_initial: Some(Duration::ZERO),
             max_auth_attempts: MAX_AUTH_ATTEMPTS,
-            keys: config.host_keys,
-            window_size: WINDOW_BYTES,
+            keys: algorithms::shown(config.host_keys),
+            limits: limits.clone(),
+            window_size: FIRST_BYTES,
             consumer_adjusts_window: true,
             event_buffer_size: SEND_QUEUE,
             preferred: algorithms::preferred(),
@@ -79,6 +92,8 @@ impl Service {
             programs: config.programs,
             wakes: config.wakes,
             login_grace: config.login_grace,
+            windows: Windows::default(),
+            limits,
             protocol: Arc::new(protocol),
         }
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use russh::server::{self, Handle};
 use russh::{Channel, ChannelId, ChannelOpenFailure};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -255,7 +256,8 @@ impl Session {
                     key_id: self.admission.key_id,
                     session: self.id,
                 };
-                let to = Destination { address, host_key_fingerprint, user };
+                let limits = &self.service.limits;
+                let to = Destination { limits, address, host_key_fingerprint, user };
                 Leg::Sshd(self.log_in(&to, &holder).await?)
             }
         };
@@ -295,12 +297,20 @@ impl Session {
         }
         let asleep = |why: &str| Refusal::new("wake_failed", format!("the container sleeps, and {why}"));
         let wakes = self.service.wakes.as_ref().ok_or_else(|| asleep("nobody here can wake it"))?;
-        match wakes.wake(now.container, WAKE_TIMEOUT).await {
-            // What was known before is of the past.
-            Woken::Up | Woken::Otherwise => look(),
-            Woken::Full => Err(asleep("too many wait for it already; try again in a moment")),
-            Woken::Refused(why) => Err(asleep(&why)),
-            Woken::NotYet | Woken::TooLate => Err(asleep("did not wake up in time; try again in a moment")),
+        let deadline = Instant::now() + WAKE_TIMEOUT;
+        loop {
+            let patience = deadline.saturating_duration_since(Instant::now());
+            match wakes.rouse(now.container, patience).await {
+                // What was known before is of the past.
+                Woken::Up | Woken::Otherwise => return look(),
+                Woken::Full => return Err(asleep("too many wait for it already; try again in a moment")),
+                Woken::Refused(why) => return Err(asleep(&why)),
+                // Requests give up sooner than a person at a terminal.
+                Woken::NotYet | Woken::TooLate if Instant::now() < deadline => {}
+                Woken::NotYet | Woken::TooLate => {
+                    return Err(asleep("it did not wake up in time; try again in a moment"));
+                }
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use russh::client::{self, ChannelOpenHandle, DisconnectReason, Session};
 use russh::keys::ssh_key::HashAlg;
 use russh::keys::{PublicKeyOrCertificate, ssh_key};
-use russh::{Channel, ChannelId, ChannelOpenFailure, Sig};
+use russh::{Channel, ChannelId, ChannelOpenFailure, Limits, Sig};
 use tokio::net::TcpStream;
 
 use crate::route::Authority as Address;
@@ -16,9 +16,10 @@ use crate::ssh::admission::Refusal;
 use crate::ssh::algorithms;
 use crate::ssh::authority::Pass;
 use crate::ssh::channel::ContainerEnd;
-use crate::ssh::inbox::{Inboxes, Note, Stream, WINDOW_BYTES};
+use crate::ssh::inbox::{Inboxes, Note, Stream};
 use crate::ssh::kill_switch::KillSwitch;
 use crate::ssh::session_events::ChannelKind;
+use crate::ssh::window::FIRST_BYTES;
 
 /// Longest wait for a connection to be made, and then for its handshake and login.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -59,6 +60,7 @@ pub struct Origin {
 /// What to log in to.
 #[derive(Debug)]
 pub struct Destination<'a> {
+    pub limits: &'a Limits,
     pub address: &'a Address,
     /// The only host key that is spoken to: `SHA256:…`.
     pub host_key_fingerprint: &'a str,
@@ -109,7 +111,7 @@ impl Upstream {
         let expected = to.host_key_fingerprint.to_owned();
         let handler = FromContainer { inboxes: inboxes.clone(), callee, expected };
         let logging_in = async {
-            let mut handle = client::connect_stream(Arc::new(config()), stream, handler).await?;
+            let mut handle = client::connect_stream(Arc::new(config(to.limits.clone())), stream, handler).await?;
             let (key, certificate) = (Arc::new(pass.key), pass.certificate);
             let result = handle.authenticate_openssh_cert(to.user, key, certificate).await?;
             Ok((handle, result.success()))
@@ -153,9 +155,10 @@ impl Upstream {
     }
 }
 
-fn config() -> client::Config {
+fn config(limits: Limits) -> client::Config {
     client::Config {
-        window_size: WINDOW_BYTES,
+        window_size: FIRST_BYTES,
+        limits,
         consumer_adjusts_window: true,
         preferred: algorithms::preferred(),
         keepalive_interval: Some(KEEPALIVE_EVERY),

@@ -24,6 +24,7 @@ use super::workdir::Workdir;
 pub struct Edd {
     pub http: SocketAddr,
     pub https: SocketAddr,
+    pub ssh: SocketAddr,
     pub admin: SocketAddr,
     child: Child,
     log: Record<LogLine>,
@@ -284,8 +285,17 @@ impl Builder {
         let (ready, stdout_ended) = first_line(child.stdout.take().expect("stdout is a pipe"));
         let unset = SocketAddr::from(([127, 0, 0, 1], 0));
         let builder = self;
-        let mut edd =
-            Edd { http: unset, https: unset, admin: unset, child, log, stdout_ended, builder, may_end: false };
+        let mut edd = Edd {
+            http: unset,
+            https: unset,
+            ssh: unset,
+            admin: unset,
+            child,
+            log,
+            stdout_ended,
+            builder,
+            may_end: false,
+        };
         let Ok(line) = within("edd to say what it listens on", ready).await else {
             edd.may_end = true;
             return (edd, false);
@@ -296,7 +306,10 @@ impl Builder {
             text.parse().unwrap_or_else(|e| panic!("`{name}` in `{line}`: {e}"))
         };
         match (listeners.get("http"), listeners.get("api")) {
-            (Some(_), _) => (edd.http, edd.https) = (address("http"), address("https")),
+            (Some(_), _) => {
+                (edd.http, edd.https) = (address("http"), address("https"));
+                edd.ssh = listeners.get("ssh").map_or(unset, |_| address("ssh"));
+            }
             (None, Some(_)) => edd.http = address("api"),
             // A service that only follows others has neither.
             (None, None) => {}

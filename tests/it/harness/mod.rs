@@ -4,7 +4,8 @@
 //! - [`Upstream`] (HTTP/1.1, by path), [`H2Upstream`] (gRPC-like, in the clear) and [`RawUpstream`]
 //!   (a script over a bare socket): what edd forwards to. They record every request they were sent.
 //! - [`Deployment`]: all processes that have to do with users, on SQLite or on PostgreSQL and NATS, and [`People`] who
-//!   register there; [`Link`]: a network between one of them and a server, to be cut.
+//!   register there; [`Tenant`]: one of them, with containers; [`Link`]: a network between a process and a server, to be
+//!   cut.
 //! - [`Program`]: edd's other verbs, and clients that others wrote, such as curl.
 //! - [`Connection`]: a client that writes exact bytes and reads answers with a strict parser.
 //!   [`tls`] and [`frames`] carry it over TLS and down to single HTTP/2 frames; [`H2Client`] and
@@ -33,6 +34,7 @@ mod edd;
 pub mod frames;
 pub mod h2_client;
 mod h2_upstream;
+mod known;
 mod link;
 mod log;
 mod metrics;
@@ -44,7 +46,9 @@ mod refusal;
 mod response;
 mod seen;
 mod self_test;
+mod tenant;
 pub mod tls;
+pub mod traces;
 mod upstream;
 mod websocket;
 mod workdir;
@@ -55,15 +59,17 @@ pub use deployment::{Deployment, Role, is_full_run};
 pub use edd::{Edd, ask};
 pub use h2_client::H2Client;
 pub use h2_upstream::H2Upstream;
+pub use known::knowing;
 pub use link::{Link, Way};
 pub use log::LogLine;
 pub use metrics::Metrics;
-pub use people::{People, User};
+pub use people::People;
 pub use program::{Output, Program, Running};
 pub use raw_upstream::RawUpstream;
 pub use record::{PATIENCE, within};
 pub use response::{Broken, Response};
 pub use seen::{Progress, Seen};
+pub use tenant::{Made, Tenant, until};
 pub use upstream::Upstream;
 pub use websocket::WebSocket;
 pub use workdir::Workdir;

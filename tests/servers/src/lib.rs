@@ -8,5 +8,6 @@ pub mod engine;
 pub mod nats;
 pub mod port;
 pub mod postgres;
-mod program;
+pub mod program;
+pub mod sshd;
 mod supervisor;

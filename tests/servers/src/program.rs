@@ -15,6 +15,11 @@ pub fn is_executable(file: &Path) -> bool {
     fs::metadata(file).is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
+/// The first `program` that `cargo xtask setup` has fetched.
+pub fn fetched_program(program: &str) -> Option<PathBuf> {
+    fetched().into_iter().map(|folder| folder.join(program)).find(|file| is_executable(file))
+}
+
 /// Where `cargo xtask setup` puts what it fetches (`xtask/src/cache.rs`, `xtask/src/install.rs`).
 pub fn fetched() -> Vec<PathBuf> {
     let variable = |name| std::env::var_os(name).map(PathBuf::from);

@@ -126,6 +126,11 @@ impl Supervisor {
         self.shell().server.is_some_and(is_alive)
     }
 
+    /// The server's process id, if it was started.
+    pub fn pid(&self) -> Option<u32> {
+        self.shell().server
+    }
+
     /// The end of what the server, and what was run for it, had to say.
     pub fn log(&self) -> String {
         let log = fs::read(self.folder.join("log")).unwrap_or_default();

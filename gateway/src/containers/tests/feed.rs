@@ -5,21 +5,25 @@ use std::time::Duration;
 use async_trait::async_trait;
 use edd_events::bus::Bus;
 use edd_events::bus::local::LocalBus;
-use edd_events::compute_cache::{self, containers as cache};
+use edd_events::compute_cache::{self, containers as cache, ssh_keys};
 use edd_events::consumer::Handler;
 use edd_events::database::{Database, Kind};
 use edd_events::message::{Headers, Message};
-use edd_events::projection::{Digest, DigestBuilder, Entry, Owner, OwnerError, Page, Projector, Synchronizer};
+use edd_events::projection::{
+    Digest, DigestBuilder, Entry, Owner, OwnerError, Page, Projection, Projector, Synchronizer,
+};
 use edd_events::user_cache;
 use edd_proto::auth::UserDeleted;
 use edd_proto::common::{EventMetadata, Timestamp};
-use edd_proto::compute::{Container, ContainerDeleted, ContainerStarted, ContainerStatus};
+use edd_proto::compute::{
+    Container, ContainerDeleted, ContainerStarted, ContainerStatus, SshKeyCreated, SshKeyDeleted,
+};
 use edd_proto::{AnyEvent, CONSUMERS, Consumer, Encoding, Event, Stream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::scene::{ANN, Scene, id};
+use super::scene::{ANN, Scene, fingerprint, id, user};
 use crate::containers::{Feed, LastKnown};
 use crate::health::{CheckState, Reporter};
 use crate::live::Status;
@@ -28,6 +32,7 @@ use crate::scratch::{Scratch, on_each_database};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 on_each_database!(
+    keys_of_the_database_open_and_then_those_of_the_stream,
     what_the_database_has_serves_and_then_what_the_stream_tells,
     another_stream_makes_it_read_all_again,
     a_database_that_comes_late_is_taken_in,
@@ -106,11 +111,14 @@ impl Plane {
 
     /// Takes a snapshot of compute's state into the database if one is needed.
     async fn synchronize(&self, bus: &Arc<LocalBus>) {
+        self.synchronize_with(bus, Arc::new(cache::Containers), self.compute.clone()).await;
+    }
+
+    async fn synchronize_with(&self, bus: &Arc<LocalBus>, projection: Arc<dyn Projection>, owner: Arc<Compute>) {
         self.scene.clock.advance(Duration::from_secs(1));
         let clock = Arc::new(self.scene.clock.clone());
         let on = (self.database.clone(), bus.clone() as Arc<dyn Bus>, clock as Arc<dyn edd_events::clock::Clock>);
-        let projection = Arc::new(cache::Containers);
-        let synchronizer = Synchronizer::new(projection, consumer(), self.compute.clone(), on, Default::default());
+        let synchronizer = Synchronizer::new(projection, consumer(), owner, on, Default::default());
         synchronizer.round().await.expect("a round");
     }
 
@@ -216,6 +224,64 @@ async fn what_the_database_has_serves_and_then_what_the_stream_tells(kind: Kind)
     *deleted.metadata_mut() = metadata(9, 2);
     plane.publish(deleted).await;
     plane.until(|scene| scene.router.snapshot().containers.is_empty()).await;
+    plane.end().await;
+}
+
+fn key_row(id: i64, version: i64, number: Option<u8>) -> Entry {
+    let key = number.map(|number| ssh_keys::SshKey {
+        id,
+        owner: user(ANN),
+        name: String::new(),
+        fingerprint: fingerprint(number).to_string(),
+        public_key: String::new(),
+    });
+    ssh_keys::entry(id, version, key)
+}
+
+fn key_metadata(id: i64, version: i64) -> Option<EventMetadata> {
+    let event_id = format!("018d2f4e-3800-7000-9000-{id:06}{version:06}");
+    Some(EventMetadata { event_id, entity_id: id.to_string(), ..metadata(0, version).expect("metadata") })
+}
+
+async fn keys_of_the_database_open_and_then_those_of_the_stream(kind: Kind) {
+    let mut plane = Plane::new(kind).await;
+    let rows = vec![key_row(1, 1, Some(1)), key_row(2, 2, None), key_row(3, 1, Some(3))];
+    plane.synchronize(&plane.bus.clone()).await;
+    let keys = Arc::new(Compute(Mutex::new(rows)));
+    plane.synchronize_with(&plane.bus.clone(), Arc::new(ssh_keys::SshKeys), keys.clone()).await;
+    let (mut feed, _database) = plane.feed(Some(plane.database.clone()));
+    feed.prepare(None).await;
+    let held = |scene: &Scene| {
+        let snapshot = scene.router.snapshot();
+        assert!(snapshot.ssh_keys.is_complete());
+        [1, 2, 3, 4].map(|number| snapshot.ssh_keys.holders(&fingerprint(number)).len())
+    };
+    assert_eq!(held(&plane.scene), [1, 0, 1, 0]);
+    let created = |id: i64, number: u8| SshKeyCreated {
+        metadata: key_metadata(id, 1),
+        key_id: id,
+        user_uid: ANN.to_owned(),
+        fingerprint: fingerprint(number).to_string(),
+        ..SshKeyCreated::default()
+    };
+    // Late, and of one that is gone.
+    plane.publish(created(2, 2)).await;
+    plane.publish(created(4, 4)).await;
+    plane.run(feed);
+    plane.until(|scene| held(scene) == [1, 0, 1, 1]).await;
+    let deleted =
+        SshKeyDeleted { metadata: key_metadata(1, 2), key_id: 1, user_uid: ANN.to_owned(), ..Default::default() };
+    plane.publish(deleted).await;
+    plane.until(|scene| held(scene) == [0, 0, 1, 1]).await;
+
+    // Nobody told of this: compute's word is found in the database. It does not know the fourth.
+    *keys.0.lock().expect("no panic") = vec![key_row(1, 2, None), key_row(3, 2, None)];
+    sqlx::query("UPDATE projections SET needed = 'a test', needed_since = 1 WHERE name = 'ssh_key_cache'")
+        .execute(plane.database.writer())
+        .await
+        .expect("an update");
+    plane.synchronize_with(&plane.bus.clone(), Arc::new(ssh_keys::SshKeys), keys).await;
+    plane.until(|scene| held(scene) == [0; 4]).await;
     plane.end().await;
 }
 

@@ -5,4 +5,5 @@ mod feed;
 mod last_known;
 mod layer;
 pub(crate) mod scene;
+mod ssh_keys;
 mod wake;

@@ -11,12 +11,13 @@ use prometheus::Registry;
 use tokio::sync::watch;
 
 use crate::containers::keeper::{Keeper, KeeperError};
-use crate::containers::{Change, Config, Containers, Origin, Record, Timing};
+use crate::containers::{Change, Config, Containers, KeyChange, KeyRecord, Origin, Record, Timing};
 use crate::live::{LedgerReader, LiveRoute, Status};
 use crate::metrics::Metrics;
 use crate::route::{Authority, HostName};
 use crate::router::Router;
 use crate::table::containers::Zone;
+use crate::table::fingerprint::Fingerprint;
 
 pub(crate) const ANN: &str = "V1StGXR8_Z5jdHi6B-myT";
 pub(crate) const BEN: &str = "V1StGXR8_Z5jdHi6B-myS";
@@ -44,6 +45,18 @@ pub(crate) fn record(number: u32, version: i64, status: Status, port: u16) -> Re
         redirect_to_https: false,
         ssh: None,
     }
+}
+
+/// A fingerprint that ends with `number`.
+pub(crate) fn fingerprint(number: u8) -> Fingerprint {
+    const BASE64: &[u8] = b"AEIMQUYcgkosw048";
+    let last = char::from(BASE64[usize::from(number)]);
+    format!("SHA256:{}{last}", "A".repeat(42)).parse().unwrap()
+}
+
+/// A key of `owner`'s.
+pub(crate) fn key(id: i64, version: i64, owner: &str, fingerprint: Fingerprint) -> KeyChange {
+    KeyChange::Is(KeyRecord { id, owner: user(owner), version, fingerprint })
 }
 
 /// Compute as a script: what it says to each order, and what it was told.
@@ -122,6 +135,11 @@ impl Scene {
     /// What the stream would tell.
     pub fn hear(&self, record: Record) -> usize {
         self.containers.apply([Change::Is(record)], Origin::Event(1))
+    }
+
+    /// The same of a key.
+    pub fn hear_key(&self, change: KeyChange) -> usize {
+        self.containers.ssh_keys().apply([change], Origin::Event(1))
     }
 
     pub fn live(&self, number: u32) -> Option<Arc<LiveRoute>> {

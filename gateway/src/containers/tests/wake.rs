@@ -129,3 +129,30 @@ async fn whoever_is_in_a_container_that_falls_asleep_wakes_it() {
     let ended = used.retired().cancelled();
     tokio::time::timeout(Duration::from_secs(20), ended).await.expect("whoever is stopped in their sleep is gone");
 }
+
+#[tokio::test]
+async fn who_knocks_at_another_port_is_told_that_it_runs() {
+    // A port that is free again once it is known: nobody answers for the host name.
+    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let scene = asleep(quick());
+    let wakes = scene.containers.wakes().clone();
+    let roused = tokio::spawn(async move { wakes.rouse(id(1), LONG).await });
+    scene.script.was_asked(1).await;
+    scene.hear(record(1, 2, Status::Starting, port));
+    assert!(!roused.is_finished());
+    scene.hear(Record { address: None, ..record(1, 3, Status::Running, port) });
+    scene.hear(record(1, 4, Status::Running, port));
+    assert_eq!(outcomes(vec![roused]).await, [Woken::Up]);
+    assert_eq!(scene.containers.wakes().rouse(id(1), LONG).await, Woken::Up, "nobody is asked for one that runs");
+    assert_eq!(scene.script.woken().len(), 1);
+    scene.hear(record(1, 5, Status::Stopped, port));
+    assert_eq!(scene.containers.wakes().rouse(id(1), LONG).await, Woken::Otherwise);
+    // Those who woke it for its host name may still be at it.
+    while scene.containers.wakes().is_waking(id(1)) {
+        tokio::task::yield_now().await;
+    }
+    scene.hear(record(1, 6, Status::Hibernated, port));
+    scene.script.answer(Err(KeeperError::Refused("no".to_owned())));
+    let refused = Woken::Refused(KeeperError::Refused("no".to_owned()).to_string());
+    assert_eq!(scene.containers.wakes().rouse(id(1), LONG).await, refused);
+}

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-use super::world::{World, finish, text, until};
+use super::world::{PATIENCE, World, finish, text, until};
 
 /// Ends with the test.
 struct Held(Child);
@@ -143,9 +143,17 @@ async fn an_agent_is_lent_to_the_container_if_asked_and_not_otherwise() {
         command
     });
     until("the agent", || agent.exists()).await;
-    let mut add = Command::new("ssh-add");
-    add.env("SSH_AUTH_SOCK", &agent).arg("-q").arg(world.path("key"));
-    assert!(finish(add, b"").await.status.success());
+    // Its socket is there a moment before it listens.
+    let adding = async {
+        loop {
+            let mut add = Command::new("ssh-add");
+            add.env("SSH_AUTH_SOCK", &agent).arg("-q").arg(world.path("key"));
+            if finish(add, b"").await.status.success() {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, adding).await.expect("an agent that takes the key");
     for (option, keys) in [("-A", 1), ("-a", 0)] {
         let mut list = world.ssh(&[option]);
         list.env("SSH_AUTH_SOCK", &agent).arg("ssh-add -l 2>/dev/null | grep -c SHA256");

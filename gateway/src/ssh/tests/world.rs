@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::platform::Platform;
 use super::sshd::Sshd;
+use crate::access_log::AccessLog;
 use crate::certs::{CertsConfig, LocalCaConfig};
 use crate::gateway::{Config, Gateway, Stop};
 use crate::health::Health;
@@ -33,6 +34,7 @@ use crate::ssh::session_events::{
     Begun, ChannelKind, ChannelLog, Direction, Forward, LoggedIn, SessionEvents, SessionLog, TerminalSize, TurnedAway,
 };
 use crate::ssh::upstream::fingerprint;
+use crate::table::fingerprint::Fingerprint;
 
 pub const CONTAINER: &str = "abcdefghij";
 /// Longer than anything here takes.
@@ -84,7 +86,7 @@ impl Admitter for Doorman {
         Ok(Admission {
             owner: "V1StGXR8_Z5jdHi6B-myT".parse().unwrap(),
             key_id: 7,
-            fingerprint: self.fingerprint.clone(),
+            fingerprint: Fingerprint::of(attempt.key),
             way: self.check(attempt)?,
             revoked: self.revoked.clone(),
         })
@@ -168,10 +170,10 @@ pub struct World {
 
 impl World {
     pub async fn new() -> Self {
-        Self::with_grace(PATIENCE).await
+        Self::with(PATIENCE, ssh::REKEY_AFTER_BYTES).await
     }
 
-    pub async fn with_grace(login_grace: Duration) -> Self {
+    pub async fn with(login_grace: Duration, rekey_after_bytes: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let key = make_key(&dir.path().join("key"));
         let ca = PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).unwrap();
@@ -189,17 +191,23 @@ impl World {
             outcomes: Mutex::default(),
         });
         let (diary, platform) = (Diary::default(), Arc::new(Platform::default()));
+        let host_key = PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).unwrap();
+        let host_line = host_key.public_key().to_openssh().unwrap();
         let ssh = ssh::Config {
-            host_keys: vec![PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).unwrap()],
+            host_keys: vec![host_key],
             admitter: Arc::clone(&doorman) as _,
             authority: Authority::new(ca, Arc::new(SystemClock)),
             events: Arc::new(diary.clone()),
+            sessions: None,
             programs: Arc::clone(&platform) as _,
             wakes: None,
             login_grace,
+            rekey_after_bytes,
         };
         let gateway = Gateway::start(config(dir.path(), ssh)).await.unwrap();
         let address = gateway.addresses.ssh.unwrap();
+        let known = format!("[127.0.0.1]:{} {host_line}\n", address.port());
+        std::fs::write(dir.path().join("known_hosts"), known).unwrap();
         let (stop, stopped) = oneshot::channel();
         let running = tokio::spawn(gateway.run(async {
             let _ = stopped.await;
@@ -216,10 +224,12 @@ impl World {
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.args(["-F", "/dev/null"]);
-        for option in ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "BatchMode=yes"] {
+        // What a jump leads to has a key of its own, which is not looked at here.
+        let known = format!("UserKnownHostsFile={}", self.path("known_hosts").display());
+        for option in ["StrictHostKeyChecking=no", &known, "BatchMode=yes", "IdentitiesOnly=yes"] {
             command.args(["-o", option]);
         }
-        command.args(["-o", "IdentitiesOnly=yes"]).arg("-i").arg(self.path("key"));
+        command.arg("-i").arg(self.path("key"));
         command
     }
 
@@ -300,6 +310,7 @@ fn config(dir: &Path, ssh: ssh::Config) -> Config {
     std::fs::write(&routes_file, "routes: []\n").unwrap();
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let second = Duration::from_secs(1);
+    let metrics = Arc::new(Metrics::new().unwrap());
     Config {
         http: any,
         https: any,
@@ -318,10 +329,10 @@ fn config(dir: &Path, ssh: ssh::Config) -> Config {
         handshake_timeout: second,
         drain_timeout: second,
         shutdown_delay: Duration::ZERO,
-        access_log: None,
+        access_log: AccessLog::start(None, Arc::clone(&metrics)).unwrap(),
         builtin_targets: HashMap::new(),
         builtin_routes: Vec::new(),
-        metrics: Arc::new(Metrics::new().unwrap()),
+        metrics,
         router: Router::default(),
         containers: None,
         static_routes: watch::channel(None).1,

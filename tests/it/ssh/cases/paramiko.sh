@@ -1,0 +1,3 @@
+# paramiko: a terminal and its size, exit statuses, SFTP.
+# needs: sftp
+"$PYTHON" "$PROGRAMS/use_paramiko.py"

@@ -1,0 +1,224 @@
+//! Clients that do not read, peers that die, bytes that are no SSH, and a container that sleeps.
+
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::revocation::AT_ONCE;
+use super::tenancy::newcomer;
+use super::transfer::Transfer;
+use crate::harness::traces::processes;
+use crate::harness::{Deployment, Role, within};
+
+/// Clients that stop reading.
+const STALLED: u64 = 8;
+/// What the gateway may hold for each: a window of each side, on its way in and on its way out.
+const STALLED_KIB: u64 = 8 * 1024;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_do_not_read_take_no_memory() {
+    let mut deployment = Deployment::single();
+    deployment.start().await;
+    let (_tenant, _, site, _) = newcomer(&deployment).await;
+    let gateway = deployment.gateway();
+    // Whatever is allocated once, is.
+    let pull = async || site.ssh(&["gw", "head -c 20000000 /dev/zero | wc -c; head -c 20000000 /dev/zero"]);
+    let warm = |text: &str| assert!(text.starts_with("20000000"), "{} bytes", text.len());
+    warm(pull().await.run().await.ok());
+    let before = gateway.resident_kib();
+    let mut stalled = Vec::new();
+    for _ in 0..STALLED {
+        let transfer = Transfer::begin(&site).await;
+        transfer.freeze();
+        stalled.push(transfer);
+    }
+    warm(pull().await.run().await.ok());
+    let full = gateway.resident_kib();
+    let taken = full.saturating_sub(before);
+    assert!(taken < STALLED * STALLED_KIB, "{taken} KiB more for {STALLED} clients that do not read");
+    // While others are served, nothing more piles up for them.
+    for _ in 0..3 {
+        warm(pull().await.run().await.ok());
+    }
+    let grown = gateway.resident_kib().saturating_sub(full);
+    assert!(grown < STALLED_KIB, "{grown} KiB more later on, after {taken} KiB at first");
+    assert!(stalled.iter_mut().all(Transfer::is_running), "they are waited for");
+    drop(stalled);
+    deployment.stop().await;
+}
+
+/// kill -9 of either end: the other is told, and all goes on afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_death_in_mid_transfer_is_noticed_at_either_end() {
+    let mut deployment = Deployment::single();
+    deployment.start().await;
+    let (user, made, site) = {
+        let (tenant, made, site, _) = newcomer(&deployment).await;
+        let mut transfer = Transfer::begin(&site).await;
+        for process in processes(&made.id, None) {
+            // One that has ended already is as dead as it should be.
+            let _ = kill_process(Pid::from_raw(process.cast_signed()).expect("no process is 0"), Signal::KILL);
+        }
+        let took = transfer.ended(Instant::now(), site.port, false).await;
+        assert!(took < AT_ONCE, "the container's death took {took:?}");
+        assert_ne!(transfer.exit().expect("it ended").code(), Some(0));
+        tenant.until_status(&made.id, "running").await;
+        (tenant.user.clone(), made, site)
+    };
+    site.until_login().await;
+    let mut transfer = Transfer::begin(&site).await;
+    let host_key = site.host_key.clone();
+    deployment.process(Role::Up).signal(Signal::KILL);
+    let took = transfer.ended(Instant::now(), site.port, false).await;
+    assert!(took < AT_ONCE, "the gateway's death took {took:?}");
+    assert_ne!(transfer.exit().expect("it ended").code(), Some(0));
+    deployment.process(Role::Up).wait_exit().await;
+    deployment.forget(Role::Up);
+    deployment.set(Role::Up, "EDD_SSH_LISTEN", &format!("127.0.0.1:{}", site.port));
+    deployment.start().await;
+    site.until_login().await;
+    assert_eq!(site.scan(), host_key, "it shows the host key that clients know");
+    let tenant = crate::harness::Tenant { gateway: deployment.gateway(), user };
+    tenant.until_known().await;
+    tenant.done(&format!("DELETE /compute/containers/{}", made.id), Value::Null).await;
+    tenant.until_gone(&made.id).await;
+    deployment.stop().await;
+}
+
+/// A container that sleeps is woken by who may log in, and by nobody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_wakes_a_container() {
+    let mut deployment = Deployment::single();
+    deployment.start().await;
+    let (tenant, made, site, _) = newcomer(&deployment).await;
+    let sleep = async || {
+        tenant.done(&format!("POST /compute/containers/{}/hibernate", made.id), Value::Null).await;
+        tenant.until_status(&made.id, "hibernated").await;
+    };
+    sleep().await;
+    let refused = site.ssh(&["-o", "PreferredAuthentications=none", "gw", "true"]).run().await;
+    assert_eq!(refused.code, Some(255), "{refused:?}");
+    assert_eq!(tenant.container(&made.id).await["status"], "hibernated", "nobody has logged in");
+    assert_eq!(site.ssh(&["gw", "echo in"]).run().await.ok(), "in\n");
+    assert_eq!(tenant.container(&made.id).await["status"], "running");
+    // Several come at once.
+    sleep().await;
+    let logins = (0..5).map(|_| site.ssh(&["gw", "echo in"]).run());
+    for output in futures_util::future::join_all(logins).await {
+        assert_eq!(output.ok(), "in\n");
+    }
+    deployment.stop().await;
+}
+
+/// What is no SSH, or not for long.
+fn malformed() -> Vec<(&'static str, Vec<u8>)> {
+    const BANNER: &[u8] = b"SSH-2.0-OpenSSH_9.2p1\r\n";
+    let after = |rest: &[u8]| [BANNER, rest].concat();
+    let packet =
+        |length: u32, padding: u8, payload: &[u8]| after(&[&length.to_be_bytes()[..], &[padding], payload].concat());
+    vec![
+        ("another protocol", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()),
+        ("an old version", b"SSH-1.5-old\r\n".to_vec()),
+        ("an endless first line", vec![b'a'; 1 << 20]),
+        ("endless lines before a banner", b"a line\r\n".repeat(100_000)),
+        ("a banner that is too long", [&b"SSH-2.0-"[..], &[b'x'; 70_000], b"\r\n"].concat()),
+        ("zeros", after(&[0; 65_536])),
+        ("ones", after(&[0xff; 65_536])),
+        ("a packet of four gigabytes", packet(u32::MAX, 4, &[20; 64])),
+        ("a packet of a megabyte", packet(1 << 20, 4, &[20; 1 << 20])),
+        ("a packet of nothing", packet(0, 0, &[])),
+        ("nothing but padding", packet(12, 255, &[20; 11])),
+        ("a length that is no multiple", packet(13, 4, &[20; 12])),
+        (
+            "names longer than the packet",
+            packet(28, 4, &[&[20][..], &[0; 16], &u32::MAX.to_be_bytes(), &[0; 6]].concat()),
+        ),
+        ("a request before there are keys", packet(12, 6, &[50, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])),
+        ("an unknown message", packet(12, 10, &[255; 11])),
+    ]
+}
+
+/// Whoever speaks no SSH is shown out, and nobody else notices.
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_are_no_ssh_are_shown_out() {
+    let mut deployment = Deployment::single();
+    deployment.set_all("EDD_SSH_LOGIN_GRACE", "2s");
+    deployment.start().await;
+    let (_tenant, _, site, _) = newcomer(&deployment).await;
+    let mut transfer = Transfer::begin(&site).await;
+    for (name, bytes) in malformed() {
+        eprintln!("case: {name}");
+        let (reader, mut writer) = open(site.port).await.into_split();
+        // It may be shown out before it has said everything.
+        let saying = tokio::spawn(async move {
+            let _ = writer.write_all(&bytes).await;
+            writer
+        });
+        within(name, until_closed(reader)).await;
+        drop(saying);
+    }
+    // Everything that clients say, cut off and changed at random places.
+    let heard = handshake(site.port).await;
+    let mut dice = StdRng::seed_from_u64(7);
+    for _ in 0..200 {
+        let mut bytes = heard.clone();
+        let at = dice.random_range(0..bytes.len());
+        bytes[at] = dice.random();
+        bytes.truncate(dice.random_range(at..=heard.len()));
+        let mut stream = open(site.port).await;
+        let _ = stream.write_all(&bytes).await;
+        let _ = stream.shutdown().await;
+        within("a hangup", until_closed(stream)).await;
+    }
+    assert!(transfer.is_running(), "a session ended because of it");
+    site.until_login().await;
+    drop(transfer);
+    deployment.stop().await;
+}
+
+/// A connection from an address of its own: who misbehaves is soon not listened to any more.
+async fn open(port: u16) -> TcpStream {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let [high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    let connecting = within("a connection", TcpStream::connect(("127.0.0.1", port)));
+    let mut stream = connecting.await.expect("the gateway listens");
+    let header = format!("PROXY TCP4 10.99.{high}.{low} 127.0.0.1 1 22\r\n");
+    stream.write_all(header.as_bytes()).await.expect("room for a line");
+    stream
+}
+
+/// Reads to the end, however that comes.
+async fn until_closed(mut stream: impl tokio::io::AsyncRead + Unpin) {
+    let mut block = [0; 4096];
+    while matches!(stream.read(&mut block).await, Ok(1..)) {}
+}
+
+/// What OpenSSH says before it encrypts, answered by the gateway.
+async fn handshake(port: u16) -> Vec<u8> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let between = listener.local_addr().expect("an address").port();
+    let scan =
+        crate::harness::Program::new("ssh-keyscan").args(&["-p", &between.to_string(), "-t", "ed25519", "127.0.0.1"]);
+    let scan = scan.start();
+    let (client, _) = within("a client", listener.accept()).await.expect("a client");
+    let ((mut from_client, mut to_client), (mut from_gateway, mut to_gateway)) =
+        (client.into_split(), open(port).await.into_split());
+    let answers = tokio::spawn(async move { tokio::io::copy(&mut from_gateway, &mut to_client).await });
+    let mut heard = Vec::new();
+    let mut block = [0; 4096];
+    while let Ok(length @ 1..) = from_client.read(&mut block).await {
+        heard.extend_from_slice(&block[..length]);
+        // It may have hung up.
+        let _ = to_gateway.write_all(&block[..length]).await;
+    }
+    drop(to_gateway);
+    let _ = answers.await;
+    scan.output().await.ok();
+    heard
+}

@@ -1,0 +1,45 @@
+//! What an operator sees of sessions, and the end that they can make of one.
+
+use rustix::process::Signal;
+use tokio::time::Instant;
+
+use super::revocation::AT_ONCE;
+use super::tenancy::newcomer;
+use super::transfer::Transfer;
+use crate::harness::{Deployment, Role};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_are_listed_and_ended() {
+    let mut deployment = Deployment::single();
+    deployment.start().await;
+    let ((ann, hers, site, _), (_bob, his, other_site, _)) = tokio::join!(newcomer(&deployment), newcomer(&deployment));
+    let (mut transfer, mut other) = tokio::join!(Transfer::begin(&site), Transfer::begin(&other_site));
+    let gateway = deployment.gateway();
+    let list = async |arguments: &[&str]| {
+        let all = [&["sessions", "list", "--json"], arguments].concat();
+        gateway.verb(&all).run().await.json()["sessions"].as_array().expect("a list").clone()
+    };
+    assert_eq!(list(&[]).await.len(), 2);
+    let listed = list(&["--container", &hers.id]).await;
+    let [session] = listed.as_slice() else { panic!("one session: {listed:?}") };
+    assert_eq!((session["user"].as_str(), session["login"].as_str()), (Some(&*ann.user.id), Some(&*hers.id)));
+    assert_eq!(session["peer"], "127.0.0.1");
+    assert!(session["bytes_out"].as_u64() > Some(1 << 20), "{session}");
+    let table = gateway.verb(&["sessions", "list"]).run().await;
+    assert!(table.ok().contains(&hers.id) && table.ok().contains(&his.id), "{table:?}");
+
+    let id = session["id"].as_str().expect("an id");
+    gateway.verb(&["sessions", "kill", id]).run().await.ok();
+    let took = transfer.ended(Instant::now(), site.port, false).await;
+    assert!(took < AT_ONCE, "{took:?}");
+    assert!(other.is_running(), "somebody else's ended, too");
+    assert_eq!(gateway.verb(&["sessions", "kill", id]).run().await.code, Some(1), "it has ended");
+    // It may log in again.
+    site.until_login().await;
+    other.freeze();
+    gateway.verb(&["sessions", "kill", "--container", &his.id]).run().await.ok();
+    let took = other.ended(Instant::now(), site.port, true).await;
+    assert!(took < AT_ONCE, "{took:?}");
+    drop((transfer, other));
+    deployment.end(Role::Up, Signal::TERM).await;
+}
