@@ -100,6 +100,11 @@ async fn first(socket: &mut impl Socket) -> Option<Frame> {
     }
 }
 
+/// What a piece is on its way.
+type Encode<O> = fn(O) -> Frame;
+/// What a frame is for this side, if it is for this side.
+type Decode<I> = fn(Frame) -> Option<I>;
+
 /// Which end of the socket this is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Side {
@@ -107,15 +112,12 @@ enum Side {
     Answering,
 }
 
-/// What a frame says to the side that it comes to; none: nothing that it may be told.
-type Decode<T> = fn(Frame) -> Option<T>;
-
 /// Carries pieces both ways, until the program has ended and all that it wrote is where it belongs, or until whoever
 /// wanted the session is gone.
 async fn carry<O, I>(
     side: Side,
     socket: impl Socket,
-    (said, encode): (mpsc::Receiver<O>, fn(O) -> Frame),
+    (said, encode): (mpsc::Receiver<O>, Encode<O>),
     (heard, decode): (mpsc::Sender<I>, Decode<I>),
 ) {
     let (to, from) = socket.split();
@@ -150,7 +152,7 @@ async fn carry<O, I>(
 async fn speak<O>(
     side: Side,
     mut to: impl Sink<Beat> + Unpin,
-    (mut said, encode): (mpsc::Receiver<O>, fn(O) -> Frame),
+    (mut said, encode): (mpsc::Receiver<O>, Encode<O>),
     mut answers: mpsc::Receiver<()>,
     credit: &Semaphore,
 ) {
