@@ -90,7 +90,7 @@ async fn routes_that_are_there_are_used() {
     let line = edd.stdout.wait("the listeners", |lines| lines.first().cloned()).await;
     let listeners: Value = serde_json::from_str(&line).expect("one line of JSON");
     let names: Vec<_> = listeners.as_object().expect("an object").keys().map(String::as_str).collect();
-    assert_eq!(names, ["admin", "http", "https"]);
+    assert_eq!(names, ["admin", "http", "https", "ssh"]);
     let http = listeners["http"].as_str().expect("an address").parse().expect("an address");
     for (host, status) in [("mine.localhost", 200), ("other.localhost", 404)] {
         let mut client = Connection::open(http).await;
