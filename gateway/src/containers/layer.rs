@@ -252,7 +252,8 @@ impl Containers {
     /// Follows the rules until told to stop, or until nobody gives any more.
     pub async fn follow_ports(self, mut rules: watch::Receiver<Rules>, stop: CancellationToken) {
         // What was last known serves until somebody knows better.
-        let mut known: Rules = self.rules().into_iter().map(|rule| ((rule.container, rule.port), rule)).collect();
+        let mut known: Rules =
+            self.state().rules().into_iter().map(|rule| ((rule.container, rule.port), rule)).collect();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -321,10 +322,6 @@ impl Containers {
         }
         self.0.wakes.tell(told);
         self.0.watches.tell(told, &[]);
-    }
-
-    fn rules(&self) -> Vec<PortRule> {
-        self.state().rules()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
