@@ -64,9 +64,7 @@ impl Stage {
         let identity = Identity::new();
         let sshd = Sshd::start(&identity.public());
         let mut deployment = Deployment::single();
-        for limit in ["EDD_SSH_MAX_SESSIONS_PER_USER", "EDD_SSH_MAX_UNAUTHENTICATED_PER_ADDRESS"] {
-            deployment.set_all(limit, MANY);
-        }
+        deployment.set_all("EDD_SSH_MAX_SESSIONS", MANY);
         deployment.start().await;
         let (login, address) = {
             let tenant = Tenant { gateway: deployment.gateway(), user: deployment.register().await };

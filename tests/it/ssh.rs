@@ -9,11 +9,14 @@ mod tenancy;
 mod transfer;
 mod who;
 
+use edd_servers::nats::Nats;
+use edd_servers::postgres::Postgres;
 use edd_servers::sshd::Sshd;
+use rustix::process::Signal;
 use serde_json::json;
 
 use self::site::{Identity, Site};
-use crate::harness::{Deployment, Workdir, is_full_run};
+use crate::harness::{Deployment, Role, Workdir, is_full_run};
 
 /// What is asked of the gateway is what OpenSSH does itself. Part of a full run.
 #[tokio::test(flavor = "multi_thread")]
@@ -61,5 +64,30 @@ async fn clients_work_without_a_server_in_the_container() {
     let (_, site) = tenancy::container(&deployment, &tenant, identity, wanted).await;
     assert!(!site.offers.contains(&"sshd"), "it has none");
     matrix::run(site).await;
+    deployment.stop().await;
+}
+
+/// A process for each service: gateways run sessions by compute's API where containers have no server that lets them in,
+/// and speak to those that have.
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_work_with_separate_processes() {
+    let nats = Nats::start();
+    let mut deployment = Deployment::separate(&nats, Postgres::shared());
+    deployment.start().await;
+    let authority = deployment.process(Role::Gateway).path("data/ssh/user_ca.pub");
+    {
+        let (_tenant, _, site, _) = tenancy::newcomer(&deployment).await;
+        assert!(!site.offers.contains(&"sshd"), "nobody has told compute whom to trust");
+        matrix::run(site).await;
+    }
+    deployment.set(Role::Compute, "EDD_SSH_USER_CA_FILE", authority.to_str().expect("a plain name"));
+    deployment.set(Role::Compute, "EDD_SSH_PUBLIC_PORT", "2022");
+    deployment.end(Role::Compute, Signal::TERM).await;
+    deployment.start_one(Role::Compute).await;
+    let (tenant, made, site, _) = tenancy::newcomer(&deployment).await;
+    assert_eq!(tenant.container(&made.id).await["ssh_command"], format!("ssh -p 2022 {}@127.0.0.1", made.id));
+    // By that server, if this machine can give it one.
+    assert_eq!(site.ssh(&["gw", "echo in"]).run().await.ok(), "in\n");
+    eprintln!("with a server of the container's own: {}", site.offers.contains(&"sshd"));
     deployment.stop().await;
 }

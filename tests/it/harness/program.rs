@@ -93,6 +93,10 @@ impl Running {
         self.child.id()
     }
 
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("our own child").is_none()
+    }
+
     /// Waits for its end.
     pub async fn output(mut self) -> Output {
         for stream in &mut self.ended {

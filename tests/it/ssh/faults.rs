@@ -116,6 +116,23 @@ async fn a_login_wakes_a_container() {
     deployment.stop().await;
 }
 
+/// Who is in uses the container, even if nothing is said: it does not fall asleep, as another does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_keeps_its_container_awake() {
+    let mut deployment = Deployment::single();
+    deployment.set_all("EDD_IDLE_SECONDS", "1");
+    deployment.start().await;
+    let ((in_use, made, site, _), (tenant, unused, ..)) = tokio::join!(newcomer(&deployment), newcomer(&deployment));
+    let mut session = site.ssh(&["gw", "echo in; sleep 1000"]).start();
+    session.stdout.wait("a session", |lines| lines.first().map(|line| assert_eq!(line, "in"))).await;
+    tenant.until_status(&unused.id, "hibernated").await;
+    assert_eq!(in_use.container(&made.id).await["status"], "running");
+    assert!(session.is_running(), "it goes on");
+    drop(session);
+    in_use.until_status(&made.id, "hibernated").await;
+    deployment.stop().await;
+}
+
 /// What is no SSH, or not for long.
 fn malformed() -> Vec<(&'static str, Vec<u8>)> {
     const BANNER: &[u8] = b"SSH-2.0-OpenSSH_9.2p1\r\n";

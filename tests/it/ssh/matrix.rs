@@ -45,7 +45,7 @@ pub async fn run(site: Site) {
     let (skipped, mut cases): (Vec<_>, Vec<_>) =
         all().into_iter().partition(|case| case.needs.iter().any(|need| !site.offers.contains(&need.as_str())));
     assert!(!cases.is_empty(), "no case runs");
-    eprintln!("left out here: {:?}", skipped.iter().map(|case| case.name.as_str()).collect::<Vec<_>>());
+    eprintln!("left out here: {}", skipped.iter().map(|case| format!("{} ", case.name)).collect::<String>());
     cases.reverse();
     let (queue, failed) = (Arc::new(Mutex::new(cases)), Arc::new(Mutex::new(Vec::new())));
     let workers = (0..WORKERS).map(|_| {

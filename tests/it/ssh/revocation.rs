@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -66,9 +67,9 @@ async fn a_session_ends_at_once_with_its_right() {
     deployment.start().await;
     let (_witness_tenant, _, witness_site, _) = newcomer(&deployment).await;
     let mut witness = Transfer::begin(&witness_site).await;
-    for cause in Cause::ALL {
+    let newcomers = join_all(Cause::ALL.map(|_| newcomer(&deployment))).await;
+    for (cause, (tenant, made, site, key)) in Cause::ALL.into_iter().zip(newcomers) {
         eprintln!("case: {cause:?}");
-        let (tenant, made, site, key) = newcomer(&deployment).await;
         let (mut reading, mut frozen) = tokio::join!(Transfer::begin(&site), Transfer::begin(&site));
         frozen.freeze();
         cause.happen(&deployment, &tenant, &made, key).await;

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use super::revocation::AT_ONCE;
 use super::tenancy::newcomer;
 use super::transfer::Transfer;
-use crate::harness::{Deployment, Role};
+use crate::harness::{Deployment, LogLine, Role};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_are_listed_and_ended() {
@@ -40,6 +40,23 @@ async fn sessions_are_listed_and_ended() {
     gateway.verb(&["sessions", "kill", "--container", &his.id]).run().await.ok();
     let took = other.ended(Instant::now(), site.port, true).await;
     assert!(took < AT_ONCE, "{took:?}");
+
+    // What is left of them: lines and figures.
+    let of_hers = |line: &LogLine, event: &str| line.field("event") == event && line.field("container") == hers.id;
+    for event in ["ssh_login", "ssh_channel", "ssh_end"] {
+        gateway.wait_log(event, |line| of_hers(line, event)).await;
+    }
+    let end = gateway.wait_log("the end", |line| of_hers(line, "ssh_end") && line.field("reason") == "killed").await;
+    assert!(end.json["bytes_out"].as_u64() > Some(1 << 20) && end.json["duration_ms"].is_u64(), "{}", end.text);
+    assert_eq!((end.field("session"), end.field("user")), (id.to_owned(), ann.user.id.clone()));
+    let refused = site.ssh(&["-o", "PreferredAuthentications=publickey", "nobody@gw", "true"]).run().await;
+    assert_eq!(refused.code, Some(255), "{refused:?}");
+    gateway.wait_log("a refusal", |line| line.field("event") == "ssh_refused" && line.field("login") == "nobody").await;
+    let metrics = gateway.metrics().await;
+    let value = |name: &str, labels: &[(&str, &str)]| metrics.value(name, labels).unwrap_or_default();
+    assert!(value("edd_ssh_sessions_total", &[("result", "admitted")]) >= 4.0);
+    assert!(value("edd_ssh_sessions_total", &[("result", "refused")]) >= 1.0);
+    assert!(value("edd_ssh_bytes_total", &[("direction", "to_client")]) > f64::from(2 << 20));
     drop((transfer, other));
     deployment.end(Role::Up, Signal::TERM).await;
 }
