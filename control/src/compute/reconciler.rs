@@ -5,6 +5,7 @@
 //! events, and every call to the platform can be made again.
 
 mod plan;
+mod turn;
 mod visit;
 
 use std::collections::{HashMap, HashSet};
@@ -19,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::turn::Turn;
 use crate::compute::config::Reconcile;
 use crate::compute::error::ComputeError;
 use crate::compute::platform::Platform;
@@ -32,7 +34,8 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(5);
 /// Containers that one statement compares, or puts to sleep.
 const PIECE: usize = 500;
 
-/// Drives one platform by one database. Several may do so at once: their calls repeat each other, no more.
+/// Drives one platform by one database. Several take turns where they know of each other, on PostgreSQL; elsewhere, and
+/// while one takes the place of another, their calls repeat each other, no more.
 #[derive(Clone, Debug)]
 pub struct Reconciler {
     service: Service,
@@ -89,7 +92,17 @@ impl Reconciler {
         let mut visits = Visits::default();
         let mut hints = self.platform().watch();
         let (mut repair_at, mut idle_at) = (Instant::now(), Instant::now() + self.settings().idle_every);
+        let mut turn = Turn::new(self.service.database().clone());
         while !stop.is_cancelled() {
+            if !self.has(&mut turn).await {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = tokio::time::sleep(AWAY_PAUSE) => {}
+                    // Whoever has the turn sees to it.
+                    Some(id) = hint(&mut hints) => self.hinted(id).await,
+                }
+                continue;
+            }
             let committed = self.service.database().committed();
             tokio::pin!(committed);
             committed.as_mut().enable();
@@ -122,6 +135,15 @@ impl Reconciler {
                 },
             }
         }
+        turn.leave().await;
+    }
+
+    /// Whether it is this process's turn. Without a database there is nothing to see to.
+    async fn has(&self, turn: &mut Turn) -> bool {
+        turn.is_ours().await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "containers wait to be seen to");
+            false
+        })
     }
 
     /// Begins to see to what is due, as far as there is room. How long until something is due again.
