@@ -110,6 +110,7 @@ pub struct Pair<'a> {
 }
 
 /// Serves a channel until one side has closed it and the other has all that was sent before, or a connection is over.
+/// The client's side of a session that is ended stays open: closed, it would have the client leave before it is told why.
 pub async fn relay(pair: Pair<'_>, session: &Session, meter: &Meter) {
     let Pair { client, container } = pair;
     let windows = &session.service.windows;
@@ -122,9 +123,11 @@ pub async fn relay(pair: Pair<'_>, session: &Session, meter: &Meter) {
         _ = pass_down(pair, windows, &session.to_client, meter) => {}
         () = overdue => {}
     }
-    // One of them is closed already, which makes it nothing to do, or its connection is over.
-    let _ = client.half.close().await;
+    // Failing means that its connection is over; what is closed already stays so.
     let _ = container.half.close().await;
+    if !session.kill.is_asked() {
+        let _ = client.half.close().await;
+    }
 }
 
 async fn pass_up(pair: Pair<'_>, windows: &Windows, meter: &Meter) -> Result<(), russh::Error> {

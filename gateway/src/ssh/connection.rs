@@ -63,7 +63,8 @@ pub async fn serve(stream: TcpStream, remote: SocketAddr, service: Arc<Service>,
         knock.broke(error);
     }
     knock.tell(&*service.events);
-    drop(knock);
+    // Whoever is in has a session, and is no longer one of those that wait.
+    knock.settle();
     match opened {
         Ok(Some((running, session))) => live(running, &session, &ticket).await,
         Ok(None) | Err(_) => kill.cut_client(),

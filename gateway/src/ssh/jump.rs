@@ -50,7 +50,9 @@ pub async fn serve(
         () = entrance.retired.cancelled() => {}
         () = session.kill.token().cancelled() => {}
     }
-    let _ = client.half.close().await;
+    if !session.kill.is_asked() {
+        let _ = client.half.close().await;
+    }
     if let Some(visit) = &entrance.visit {
         visit.count(meter.usage());
     }

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use crate::proxy::transport::Rewind;
+use crate::listeners::Rewind;
 
 /// Ends both legs of a session. Clones are the same switch.
 #[derive(Clone, Debug, Default)]

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::ssh::admission::{Outcome, Refusal, SharedAdmitter};
 use crate::ssh::session_events::{SessionEvents, TurnedAway};
 
-/// What was tried so far. Settled with the admitter when it is dropped.
+/// What was tried so far. Settled with the admitter once, when it is dropped at the latest.
 #[derive(Debug)]
 pub struct Knock {
     admitter: SharedAdmitter,
@@ -17,6 +17,7 @@ pub struct Knock {
     is_admitted: AtomicBool,
     is_timed_out: AtomicBool,
     is_garbage: AtomicBool,
+    is_settled: AtomicBool,
     last: Mutex<Option<Tried>>,
 }
 
@@ -39,6 +40,7 @@ impl Knock {
             is_admitted: AtomicBool::new(false),
             is_timed_out: AtomicBool::new(false),
             is_garbage: AtomicBool::new(false),
+            is_settled: AtomicBool::new(false),
             last: Mutex::default(),
         }
     }
@@ -86,6 +88,13 @@ impl Knock {
         }
     }
 
+    /// Nobody waits to log in on this connection any more.
+    pub fn settle(&self) {
+        if !self.is_settled.swap(true, Ordering::Relaxed) {
+            self.admitter.settled(self.peer, self.outcome());
+        }
+    }
+
     fn outcome(&self) -> Outcome {
         let flag = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
         let count = |count: &AtomicU32| count.load(Ordering::Relaxed);
@@ -106,6 +115,6 @@ const MAX_USERNAME_CHARS: usize = 64;
 
 impl Drop for Knock {
     fn drop(&mut self) {
-        self.admitter.settled(self.peer, self.outcome());
+        self.settle();
     }
 }

@@ -17,6 +17,11 @@ async fn a_key_opens_its_container_as_root_and_as_the_user_that_is_named() {
     named.arg("whoami");
     assert_eq!(text(&finish(named, b"").await.stdout), "root\n");
     assert!(world.diary.has(&format!("began {CONTAINER}")) && world.diary.has("began Command(\"whoami\")"));
+    let mut stays = world.ssh(&["-N"]).spawn().unwrap();
+    let admitted = || world.doorman.outcomes.lock().unwrap().iter().filter(|it| **it == Outcome::Admitted).count();
+    until("a third that is in, and no longer counted as one that knocks", || admitted() == 3).await;
+    stays.kill().unwrap();
+    stays.wait().unwrap();
     until("its end", || world.diary.has("ended client_left")).await;
     world.stop().await;
 }
