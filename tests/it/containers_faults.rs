@@ -339,9 +339,9 @@ async fn a_poisoned_answer_reaches_no_other_tenant() {
             if head.starts_with("POST") {
                 connection.body(1).await;
             }
-            let page = if head.contains(EVIL) { "evil" } else { "good" };
+            let (page, is_poisoned) = (if head.contains(EVIL) { "evil" } else { "good" }, head.contains("/poison "));
             let poison = "HTTP/1.1 200 OK\r\nSet-Cookie: stolen=1\r\nContent-Length: 6\r\n\r\npoison".repeat(3);
-            let poison = if head.contains(EVIL) { poison } else { String::new() };
+            let poison = if is_poisoned { poison } else { String::new() };
             connection.send(format!("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n{page}{poison}")).await;
         }
     })
@@ -359,8 +359,10 @@ async fn a_poisoned_answer_reaches_no_other_tenant() {
             .case(method, async {
                 let mut client = edd.connect().await;
                 for turn in 0..20 {
-                    for (id, page) in [(EVIL, "evil"), (GOOD, "good")] {
-                        client.send(format!("{method} / HTTP/1.1\r\nHost: {}\r\n{rest}", host(id))).await;
+                    for (id, page, path) in
+                        [(EVIL, "evil", "/"), (GOOD, "good", "/"), (EVIL, "evil", "/poison"), (GOOD, "good", "/")]
+                    {
+                        client.send(format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n{rest}", host(id))).await;
                         let answer = client.response().await;
                         assert!(answer.header("set-cookie").is_empty(), "{turn}: {id} was told {:?}", answer.headers);
                         match answer.status {
@@ -371,6 +373,13 @@ async fn a_poisoned_answer_reaches_no_other_tenant() {
                 }
             })
             .await;
+    }
+    // Whatever is noticed of the poison, nobody shares a connection with another tenant in the first place.
+    let connections = upstream.connections();
+    assert!(connections.len() > 1 && connections.len() < 160, "{} connections: some are kept", connections.len());
+    for connection in connections {
+        let text = String::from_utf8_lossy(&connection.bytes).into_owned();
+        assert!(!(text.contains(EVIL) && text.contains(GOOD)), "two tenants on one connection: {text}");
     }
     cases.finish();
 }
