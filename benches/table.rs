@@ -13,7 +13,7 @@ use edd_gateway::containers::keeper::Nobody;
 use edd_gateway::containers::{Change, Config, Containers, Origin, Record, Timing};
 use edd_gateway::decision::{self, BodyLength, Peer, RequestHead};
 use edd_gateway::exchange::RequestId;
-use edd_gateway::live::{LiveRoute, Status};
+use edd_gateway::live::{LiveRoute, SshAccess, Status};
 use edd_gateway::metrics::{Listener, Metrics};
 use edd_gateway::proxy::framing::{self, HeadScanner};
 use edd_gateway::route::{Action, Authority, HostName, HostPattern, PathPrefix, Protocol, Route, Source, Target};
@@ -63,7 +63,14 @@ fn record(index: usize, version: i64) -> Change {
         address: Some(Authority { host: "10.0.0.1".into(), port: 80 }),
         https_enabled: true,
         redirect_to_https: false,
+        ssh: Some(ssh(index)),
     })
+}
+
+/// A host key that no other container has.
+fn ssh(index: usize) -> SshAccess {
+    let host_key = format!("SHA256:{index:042}A").parse().expect("a valid fingerprint");
+    SshAccess { port: 22.try_into().ok(), host_key: Some(host_key), only_keys: None }
 }
 
 /// As many containers as a gateway serves, published.

@@ -6,6 +6,9 @@ use crate::changes::Findings;
 use crate::fleet::Finding;
 use crate::options::Setup;
 
+/// What a line of the table is made of.
+type Samples = fn(&Findings) -> Vec<Duration>;
+
 /// The table of what was found with each setup.
 pub fn changes(columns: &[(Setup, Findings)]) -> String {
     if columns.is_empty() {
@@ -16,8 +19,8 @@ pub fn changes(columns: &[(Setup, Findings)]) -> String {
     text += "\n|---|";
     text += &"---|".repeat(columns.len());
     text.push('\n');
-    let times = |of: fn(&Findings) -> Vec<Duration>| columns.iter().map(move |(_, findings)| percentiles(of(findings)));
-    let lines: [(&str, fn(&Findings) -> Vec<Duration>); 6] = [
+    let times = |of: Samples| columns.iter().map(move |(_, findings)| percentiles(of(findings)));
+    let lines: [(&str, Samples); 6] = [
         ("a container's change, from the commit to the gateway's answer", |findings| {
             findings.changes.iter().map(|lag| lag.from_answer).collect()
         }),

@@ -36,9 +36,9 @@ const MUST_NOT: [(&str, &[&str]); 11] = [
     ("path", &["pingora", "tokio", "rustls", "http"]),
     // What serves requests knows nothing of where routes come from.
     ("live", &["containers", "ingress", "sources", "publish", "proxy", "listeners", "admin", "edd_events", "sqlx"]),
-    ("containers", &["sources", "publish", "proxy", "listeners", "admin", "ssh", "pingora", "axum"]),
+    ("containers", &["sources", "publish", "proxy", "listeners", "admin", "pingora", "axum"]),
     // Logins are decided by what is published, wherever that came from.
-    ("ssh", &["sources", "publish", "proxy", "ingress", "admin", "gateway", "pingora", "axum", "edd_control", "sqlx"]),
+    ("ssh", &["sources", "publish", "ingress", "admin", "gateway", "pingora", "axum", "edd_control", "sqlx"]),
     // The two halves meet in the router.
     ("proxy", &["sources", "publish", "listeners", "admin", "gateway"]),
     // The lane needs no other engine.

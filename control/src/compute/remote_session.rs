@@ -100,6 +100,11 @@ async fn first(socket: &mut impl Socket) -> Option<Frame> {
     }
 }
 
+/// What a piece is on its way.
+type Encode<O> = fn(O) -> Frame;
+/// What a frame is for this side, if it is for this side.
+type Decode<I> = fn(Frame) -> Option<I>;
+
 /// Which end of the socket this is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Side {
@@ -112,8 +117,8 @@ enum Side {
 async fn carry<O, I>(
     side: Side,
     socket: impl Socket,
-    (said, encode): (mpsc::Receiver<O>, fn(O) -> Frame),
-    (heard, decode): (mpsc::Sender<I>, fn(Frame) -> Option<I>),
+    (said, encode): (mpsc::Receiver<O>, Encode<O>),
+    (heard, decode): (mpsc::Sender<I>, Decode<I>),
 ) {
     let (to, from) = socket.split();
     let credit = Semaphore::new(SESSION_PIECES);
@@ -147,7 +152,7 @@ async fn carry<O, I>(
 async fn speak<O>(
     side: Side,
     mut to: impl Sink<Beat> + Unpin,
-    (mut said, encode): (mpsc::Receiver<O>, fn(O) -> Frame),
+    (mut said, encode): (mpsc::Receiver<O>, Encode<O>),
     mut answers: mpsc::Receiver<()>,
     credit: &Semaphore,
 ) {
@@ -205,7 +210,7 @@ async fn listen<E>(
 async fn deliver<I>(
     mut queued: mpsc::Receiver<Frame>,
     heard: mpsc::Sender<I>,
-    decode: fn(Frame) -> Option<I>,
+    decode: Decode<I>,
     taken: mpsc::Sender<()>,
 ) {
     while let Some(frame) = queued.recv().await {

@@ -35,7 +35,7 @@ use crate::clock::SystemClock;
 /// Schedules of a short run: always the same, so that what is green here is green elsewhere.
 const SHORT: u64 = 2_000;
 /// And of a long one.
-const LONG: u64 = 50_000;
+const LONG: u64 = 10_000;
 /// Schedules of a short run that are compared with themselves; of a long one, as many as a short one has.
 const TWICE: u64 = 100;
 /// Longest that one may take: it does not end otherwise.

@@ -23,6 +23,12 @@ pub struct Engine {
 /// What an engine leaves on the machine when it ends: processes of its containers, bridges, mounts.
 const FAREWELL: &str = r#"
 pkill -9 -f "$folder/" 2>/dev/null
+for file in run/overlay-containers/*/userdata/pidfile; do
+  [ -e "$file" ] || continue
+  pid=$(cat "$file") id=${file#run/overlay-containers/}
+  # The number may be another's by now.
+  grep -q "${id%%/*}" "/proc/$pid/cgroup" 2>/dev/null && kill -9 "$pid"
+done
 grep -aho 'br-[0-9a-f]\{12\}' data/network/files/local-kv.db 2>/dev/null | sort -u |
   while read -r bridge; do ip link delete "$bridge" 2>/dev/null; done
 grep -ho '"network_interface": *"[^"]*"' networks/*.json 2>/dev/null | cut -d '"' -f 4 |

@@ -128,12 +128,17 @@ fn address(observed: &Observed) -> SocketAddr {
 
 /// What a container answers to `GET /`.
 async fn page(observed: &Observed) -> String {
-    let mut stream = TcpStream::connect(address(observed)).await.expect("connected");
-    stream.write_all(b"GET / HTTP/1.0\r\nHost: x\r\n\r\n").await.expect("sent");
+    let page = within("an answer", reply(observed)).await.expect("an answer");
+    assert!(page.starts_with("HTTP/1.") && page.contains(" 200 "), "{page}");
+    page
+}
+
+async fn reply(observed: &Observed) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address(observed)).await?;
+    stream.write_all(b"GET / HTTP/1.0\r\nHost: x\r\n\r\n").await?;
     let mut answer = String::new();
-    within("an answer", stream.read_to_string(&mut answer)).await.expect("an answer");
-    assert!(answer.starts_with("HTTP/1.") && answer.contains(" 200 "), "{answer}");
-    answer
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
 }
 
 fn shell(script: &str) -> Exec {

@@ -47,7 +47,9 @@ const WATCHED: usize = 1024;
 /// How long a container that runs may take until it answers where its image says; then it counts as running all the
 /// same, since that an image exposes a port does not make a program listen there.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Between two looks at a container that starts.
+/// How long a removal that another one has begun may take.
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two looks at a container that starts, or goes.
 const READY_POLL: Duration = Duration::from_millis(50);
 
 /// A Docker engine.
@@ -159,12 +161,18 @@ impl DockerPlatform {
     }
 
     async fn remove(&self, name: &str) -> Result<(), PlatformError> {
-        let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-        match self.docker.remove_container(name, Some(options)).await {
-            Ok(()) => Ok(()),
-            // It is gone, or another one is removing it.
-            Err(error) if matches!(status(&error), Some(404 | 409)) => Ok(()),
-            Err(error) => Err(unavailable(error)),
+        let deadline = Instant::now() + REMOVAL_TIMEOUT;
+        loop {
+            let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+            match self.docker.remove_container(name, Some(options)).await {
+                Ok(()) => return Ok(()),
+                Err(error) if status(&error) == Some(404) => return Ok(()),
+                // Another one is removing it, or it is ending.
+                Err(error) if status(&error) == Some(409) && Instant::now() < deadline => {
+                    tokio::time::sleep(READY_POLL).await;
+                }
+                Err(error) => return Err(unavailable(error)),
+            }
         }
     }
 
@@ -314,7 +322,8 @@ impl Platform for DockerPlatform {
         let filters = container::filter(Some(id), &self.installation);
         let options = bollard::query_parameters::ListVolumesOptionsBuilder::new().filters(&filters).build();
         let volumes = self.docker.list_volumes(Some(options)).await.map_err(unavailable)?;
-        for volume in volumes.volumes.unwrap_or_default() {
+        let volumes = volumes.volumes.unwrap_or_default().into_iter();
+        for volume in volumes.filter(|volume| container::are_of(&volume.labels, id, &self.installation)) {
             let options = RemoveVolumeOptionsBuilder::new().force(true).build();
             match self.docker.remove_volume(&volume.name, Some(options)).await {
                 Ok(()) => {}

@@ -26,7 +26,7 @@ impl Sshd {
         std::fs::create_dir_all("/run/sshd").unwrap();
         let host_key = PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).unwrap();
         let path = |name: &str| dir.join(name);
-        host_key.write_openssh_file(path("host_key").as_path(), LineEnding::LF).unwrap();
+        host_key.write_openssh_file(path("host_key"), LineEnding::LF).unwrap();
         for (name, text) in [("user_ca.pub", authority), ("principals", principal), ("authorized_keys", plain)] {
             std::fs::write(path(name), format!("{text}\n")).unwrap();
         }

@@ -203,7 +203,11 @@ fn labels_of(found: &ContainerInspectResponse) -> Option<&HashMap<String, String
 }
 
 pub(super) fn is_ours(found: &ContainerInspectResponse, id: ContainerId, installation: &str) -> bool {
-    let Some(labels) = labels_of(found) else { return false };
+    labels_of(found).is_some_and(|labels| are_of(labels, id, installation))
+}
+
+/// Whether what carries `labels` is of this container and installation. Podman's filters are satisfied with either.
+pub(super) fn are_of(labels: &HashMap<String, String>, id: ContainerId, installation: &str) -> bool {
     id_of(labels) == Some(id) && labels.get(INSTALLATION_LABEL).is_some_and(|its| its == installation)
 }
 

@@ -18,7 +18,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::unavailable;
+use super::{message, unavailable};
 use crate::compute::platform::{
     Exec, Exit, Input, MAX_PIECE_BYTES, Output, PlatformError, SESSION_PIECES, Session, Size,
 };
@@ -45,8 +45,10 @@ const BEGIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two looks at that.
 const BEGIN_POLL: Duration = Duration::from_millis(5);
 
-/// Runs what follows the name, or a login shell, in the home and with the variables that `/etc/passwd` has for it.
+/// Runs what follows a name and a size, or a login shell, in the home and with the variables that `/etc/passwd` has for the
+/// name. A terminal gets its size before anything asks for it: an engine sets it some time after the start.
 const LOG_IN: &str = r#"
+[ -z "$2" ] || stty rows "$2" columns "$3" 2>/dev/null
 while IFS=: read -r name _ _ _ _ home shell; do
   [ "$name" = "$1" ] || continue
   USER=$name LOGNAME=$name HOME=$home SHELL=${shell:-/bin/sh}
@@ -54,7 +56,7 @@ while IFS=: read -r name _ _ _ _ home shell; do
   cd "$HOME" 2>/dev/null || cd /
   break
 done < /etc/passwd
-shift
+shift 3
 [ $# -gt 0 ] || exec "${SHELL:-/bin/sh}" -l
 exec "$@"
 "#;
@@ -63,9 +65,15 @@ exec "$@"
 fn command(exec: &Exec) -> (String, Vec<String>) {
     // An image may have none that is called root.
     let (user, name) = exec.user.as_deref().map_or(("0", "root"), |user| (user, user));
-    let needs_account = exec.command.is_empty() || exec.user.is_some();
-    let log_in = ["/bin/sh", "-c", LOG_IN, "sh", name].into_iter().filter(|_| needs_account).map(str::to_owned);
-    (user.to_owned(), log_in.chain(exec.command.iter().cloned()).collect())
+    if !exec.command.is_empty() && exec.user.is_none() && exec.terminal.is_none() {
+        return (user.to_owned(), exec.command.clone());
+    }
+    let [rows, columns] = match exec.terminal {
+        Some(Size { columns, rows }) => [rows, columns].map(|side| side.to_string()),
+        None => [const { String::new() }; 2],
+    };
+    let log_in = ["/bin/sh", "-c", LOG_IN, "sh", name, &rows, &columns].map(str::to_owned);
+    (user.to_owned(), log_in.into_iter().chain(exec.command.iter().cloned()).collect())
 }
 
 pub(super) async fn open(docker: &Docker, container: &str, exec: Exec) -> Result<Session, PlatformError> {
@@ -89,10 +97,14 @@ pub(super) async fn open(docker: &Docker, container: &str, exec: Exec) -> Result
     let created = docker.create_exec(container, options).await.map_err(unavailable)?.id;
     let start =
         StartExecOptions { detach: false, tty: exec.terminal.is_some(), output_capacity: Some(MAX_PIECE_BYTES) };
-    let started = docker.start_exec(&created, Some(start)).await.map_err(unavailable)?;
+    let started = match docker.start_exec(&created, Some(start)).await {
+        // Podman's word; Docker says nothing before it runs.
+        Err(error) if message(&error).contains("unable to find user") => return Err(PlatformError::Impossible(what)),
+        started => started.map_err(unavailable)?,
+    };
     let StartExecResults::Attached { output, input } = started else {
-        let what = "the Docker engine started a session without its input and output";
-        return Err(PlatformError::Unavailable(what.to_owned()));
+        let lost = "the Docker engine started a session without its input and output";
+        return Err(PlatformError::Unavailable(lost.to_owned()));
     };
     begun(docker, &created, what).await?;
     let session = Running { docker: docker.clone(), container: container.to_owned(), id: created, mark };
