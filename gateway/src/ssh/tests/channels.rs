@@ -2,9 +2,12 @@
 
 use std::io::Read;
 use std::process::{Child, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::world::{PATIENCE, World, finish, text, until};
+use russh::keys::{PrivateKey, PrivateKeyWithHashAlg};
+
+use super::world::{CONTAINER, PATIENCE, World, finish, text, until};
 
 /// Compressible by nothing, and different at every place.
 fn noise(bytes: usize) -> Vec<u8> {
@@ -67,7 +70,7 @@ async fn files_are_copied_by_both_protocols_of_scp_and_by_sftp() {
         let remote = world.path(name);
         let mut copy = world.command("scp");
         copy.args([protocol, "-P", &world.address.port().to_string()]).arg(world.path("sent"));
-        copy.arg(format!("{}@127.0.0.1:{}", super::world::CONTAINER, remote.display()));
+        copy.arg(format!("{}@127.0.0.1:{}", CONTAINER, remote.display()));
         let copied = finish(copy, b"").await;
         assert!(copied.status.success(), "{}", text(&copied.stderr));
         assert!(std::fs::read(&remote).unwrap() == sent);
@@ -147,5 +150,35 @@ async fn many_channels_of_one_connection_work_at_once() {
         }
     };
     tokio::time::timeout(PATIENCE, all).await.unwrap();
+    world.stop().await;
+}
+
+/// Takes whatever host key there is.
+struct Anybody;
+
+impl russh::client::Handler for Anybody {
+    type Error = russh::Error;
+
+    async fn check_server_key(&mut self, _key: &russh::keys::PublicKeyOrCertificate) -> Result<bool, russh::Error> {
+        Ok(true)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sends_what_nobody_takes_is_stopped() {
+    let world = World::new().await;
+    let key = PrivateKey::read_openssh_file(world.path("key").as_path()).unwrap();
+    let key = PrivateKeyWithHashAlg::new(Arc::new(key), None);
+    let mut client = russh::client::connect(Arc::default(), world.address, Anybody).await.unwrap();
+    assert!(client.authenticate_publickey(CONTAINER, key).await.unwrap().success());
+    let channel = client.channel_open_session().await.unwrap();
+    channel.exec(true, "sleep 600").await.unwrap();
+    let (piece, mut sent_bytes) = (bytes::Bytes::from(vec![0; 32 * 1024]), 0);
+    while tokio::time::timeout(Duration::from_secs(2), channel.data_bytes(piece.clone())).await.is_ok() {
+        sent_bytes += piece.len();
+        // The windows of both connections, the pipe, and what the system keeps of each.
+        assert!(sent_bytes < 16 * 1024 * 1024, "nothing stops the sender");
+    }
+    assert!(sent_bytes >= 64 * 1024, "{sent_bytes}");
     world.stop().await;
 }
