@@ -47,7 +47,7 @@ async fn input_ends_status_and_signal_arrive_and_errors_are_apart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn megabytes_come_through_whole_both_ways_whoever_changes_keys_all_the_time() {
-    let sent = noise(12 * 1024 * 1024);
+    let sent = noise(5 * 1024 * 1024);
     // The gateway, towards both sides, and the client.
     let gateway = (World::with(PATIENCE, 512 * 1024).await, &[][..]);
     let client =
