@@ -336,8 +336,8 @@ impl Gateway {
                 deadline
             }
             None => {
-                tracing::info!(connections = self.drain.open(), "a successor serves; draining");
                 self.stop_accepting().await;
+                tracing::info!(connections = self.drain.open(), "a successor serves; draining");
                 let deadline = tokio::time::Instant::now() + self.drain_timeout;
                 self.drain.start();
                 // Clients that keep connections open get to send one more request on each.

@@ -5,7 +5,6 @@
 //! events, and every call to the platform can be made again.
 
 mod plan;
-mod turn;
 mod visit;
 
 use std::collections::{HashMap, HashSet};
@@ -20,11 +19,11 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::turn::Turn;
 use crate::compute::config::Reconcile;
 use crate::compute::error::ComputeError;
 use crate::compute::platform::Platform;
 use crate::compute::service::Service;
+use crate::compute::store::turn::Turn;
 use crate::compute::store::{containers, due};
 
 /// Pause when the database or the platform cannot be asked.

@@ -8,6 +8,7 @@ pub mod due;
 pub mod ingress;
 pub mod owners;
 pub mod ssh_keys;
+pub mod turn;
 
 use edd_events::database::Step;
 use sqlx::any::AnyRow;

@@ -120,7 +120,8 @@ async fn a_login_wakes_a_container() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_keeps_its_container_awake() {
     let mut deployment = Deployment::single();
-    deployment.set_all("EDD_IDLE_SECONDS", "1");
+    // Longer than what a gateway takes to tell which containers are in use.
+    deployment.set_all("EDD_IDLE_SECONDS", "15");
     deployment.start().await;
     let ((in_use, made, site, _), (tenant, unused, ..)) = tokio::join!(newcomer(&deployment), newcomer(&deployment));
     let mut session = site.ssh(&["gw", "echo in; sleep 1000"]).start();

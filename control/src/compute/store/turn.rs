@@ -11,14 +11,14 @@ const LET_GO: &str = "SET LOCAL idle_in_transaction_session_timeout = 30000";
 
 /// The turn of one process. Dropped, it is another's.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub struct Turn {
     database: Database,
     /// Holds the lock as long as it lasts.
     held: Option<Transaction>,
 }
 
 impl Turn {
-    pub(super) fn new(database: Database) -> Self {
+    pub fn new(database: Database) -> Self {
         Self { database, held: None }
     }
 
@@ -26,7 +26,7 @@ impl Turn {
     ///
     /// # Errors
     /// The database cannot be asked: then it is not.
-    pub(super) async fn is_ours(&mut self) -> sqlx::Result<bool> {
+    pub async fn is_ours(&mut self) -> sqlx::Result<bool> {
         // The file has one process.
         if self.database.kind() == Kind::Sqlite {
             return Ok(true);
@@ -50,7 +50,7 @@ impl Turn {
     }
 
     /// Leaves it to another at once.
-    pub(super) async fn leave(self) {
+    pub async fn leave(self) {
         if let Some(held) = self.held
             && let Err(error) = held.rollback().await
         {
