@@ -9,6 +9,8 @@ pub mod compute;
 pub mod cors;
 pub mod error;
 pub mod extract;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod moment;
 pub mod origin;
 pub mod request;

@@ -8,9 +8,21 @@ use ppp::{HeaderResult, PartialResult, v1, v2};
 
 use crate::proxy::transport::Rewind;
 
+const V1_SIGNATURE: &[u8] = b"PROXY ";
 const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Longest header taken, address and extensions included, in bytes.
-const MAX_HEADER_BYTES: usize = 2048;
+pub const MAX_HEADER_BYTES: usize = 2048;
+
+/// What a stream begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// No header.
+    None,
+    /// The beginning of one.
+    Cut,
+    /// One of so many bytes, and the client's address from it, if it has one.
+    Header { bytes: usize, source: Option<IpAddr> },
+}
 
 /// Reads the header that the stream may begin with, and returns the client's address from it.
 ///
@@ -19,35 +31,46 @@ pub async fn read(stream: &mut Rewind) -> io::Result<Option<IpAddr>> {
     if !stream.fill(1).await? {
         return Ok(None);
     }
-    let looks_like = |ahead: &[u8], magic: &[u8]| ahead.iter().zip(magic).all(|(a, b)| a == b);
     loop {
-        let ahead = &stream.ahead[..];
-        let magic = if looks_like(ahead, V2_SIGNATURE) {
-            V2_SIGNATURE.len()
-        } else if looks_like(ahead, b"PROXY ") {
-            b"PROXY ".len()
-        } else {
-            return Ok(None);
-        };
-        let parsed = HeaderResult::parse(ahead);
-        let incomplete = ahead.len() < magic || parsed.is_incomplete();
-        if !incomplete {
-            let (length, address) = match parsed {
-                HeaderResult::V1(Ok(header)) => (header.header.len(), v1_source(&header.addresses)),
-                HeaderResult::V2(Ok(header)) => (header.len(), v2_source(&header)),
-                _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "malformed PROXY header")),
-            };
-            stream.ahead.advance(length);
-            return Ok(address);
-        }
-        if ahead.len() >= MAX_HEADER_BYTES {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the PROXY header is too long"));
-        }
-        let have = ahead.len();
-        if !stream.fill(have + 1).await? {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        match find(&stream.ahead)? {
+            Found::None => return Ok(None),
+            Found::Header { bytes, source } => {
+                stream.ahead.advance(bytes);
+                return Ok(source);
+            }
+            Found::Cut => {
+                let have = stream.ahead.len();
+                if !stream.fill(have + 1).await? {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            }
         }
     }
+}
+
+/// Looks at the first bytes of a stream.
+///
+/// # Errors
+/// They are a header's, and it is malformed or too long.
+pub fn find(ahead: &[u8]) -> io::Result<Found> {
+    let malformed = |why| io::Error::new(io::ErrorKind::InvalidData, why);
+    let looks_like = |magic: &[u8]| ahead.iter().zip(magic).all(|(a, b)| a == b);
+    let magic = [V2_SIGNATURE, V1_SIGNATURE].into_iter().find(|magic| looks_like(magic));
+    let Some(magic) = magic else { return Ok(Found::None) };
+    let parsed = HeaderResult::parse(ahead);
+    if ahead.len() < magic.len() || parsed.is_incomplete() {
+        let is_too_long = ahead.len() >= MAX_HEADER_BYTES;
+        return if is_too_long { Err(malformed("the PROXY header is too long")) } else { Ok(Found::Cut) };
+    }
+    let (bytes, source) = match parsed {
+        HeaderResult::V1(Ok(header)) => (header.header.len(), v1_source(&header.addresses)),
+        HeaderResult::V2(Ok(header)) => (header.len(), v2_source(&header)),
+        _ => return Err(malformed("malformed PROXY header")),
+    };
+    if bytes > MAX_HEADER_BYTES {
+        return Err(malformed("the PROXY header is too long"));
+    }
+    Ok(Found::Header { bytes, source })
 }
 
 fn v1_source(addresses: &v1::Addresses) -> Option<IpAddr> {
