@@ -21,7 +21,7 @@ pub fn proxy_header(bytes: &[u8]) {
     let whole = proxy_protocol::find(bytes);
     for end in 0..bytes.len() {
         match proxy_protocol::find(&bytes[..end]) {
-            Ok(Found::Cut) => assert!(end < proxy_protocol::MAX_HEADER_BYTES, "{end} bytes are waited behind"),
+            Ok(Found::Cut) => assert!(end < proxy_protocol::MAX_V2_BYTES, "{end} bytes are waited behind"),
             Ok(found) => {
                 if let Found::Header { bytes: length, .. } = found {
                     assert!(0 < length && length <= end, "a header of {length} in {end} bytes");

@@ -241,3 +241,6 @@ async fn deliver<I>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
