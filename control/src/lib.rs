@@ -9,8 +9,6 @@ pub mod compute;
 pub mod cors;
 pub mod error;
 pub mod extract;
-#[cfg(any(test, feature = "fuzzing"))]
-pub mod fuzzing;
 mod moment;
 pub mod origin;
 pub mod request;

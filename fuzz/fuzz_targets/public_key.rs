@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| edd_control::fuzzing::public_key(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| edd_control::compute::fuzzing::public_key(bytes));
