@@ -5,5 +5,6 @@
 //! ```
 
 mod api;
+pub mod storage;
 
 pub use api::router;
