@@ -350,7 +350,7 @@ fn imports_are_seen_however_they_are_written() {
         ("auth::store", "use crate::{\n    error,\n    auth::{model, service::Service},\n};", true),
         ("auth::store::users", "use super::super::service::Service;", true),
         ("auth::service::login", "pub(in crate::auth) use super::super::api::client;", true),
-        ("auth::limiter", "use crate::auth::store;", true),
+        ("auth::scope", "use crate::auth::store;", true),
         ("auth::service::login", "use http::HeaderMap;", true),
         ("auth::service::login", "use sqlx::{Row, query};", true),
         ("sfs::service", "sqlx::query_scalar(\"SELECT 1\")", true),

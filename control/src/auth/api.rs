@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::auth::error::AuthError;
 use crate::auth::model::Invalid;
 use crate::auth::page;
-use crate::auth::password::PasswordError;
+use crate::password::PasswordError;
 use crate::auth::service::Service;
 use crate::error::{Challenge, Error};
 use crate::extract::Json;

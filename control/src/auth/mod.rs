@@ -8,13 +8,10 @@
 
 mod api;
 pub mod config;
-pub mod entropy;
 pub mod error;
-pub mod limiter;
 pub mod model;
 pub mod owner;
 mod page;
-pub mod password;
 pub mod scope;
 pub mod service;
 pub mod store;
@@ -30,7 +27,7 @@ use edd_events::publisher::Publisher;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::config::AuthConfig;
-use crate::auth::entropy::Entropy;
+use crate::entropy::Entropy;
 use crate::auth::error::AuthError;
 use crate::auth::service::{FirstPassword, Foundation, Service};
 

@@ -8,7 +8,7 @@ use edd_events::clock::Micros;
 use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::auth::entropy::Secret;
+use crate::entropy::Secret;
 use crate::auth::service::SignedIn;
 use crate::caller::COOKIE_NAME;
 use crate::caller::credential::{self, CredentialError};

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::who::{Who, identify, is_foreign, require_same_origin};
 use super::{cookies, done, rfc3339};
-use crate::auth::entropy::Secret;
+use crate::entropy::Secret;
 use crate::auth::error::AuthError;
 use crate::auth::model::{Client, Password, User};
 use crate::auth::service::{Attempt, NewAccount, Service, SignedIn, Via};

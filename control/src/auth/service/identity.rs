@@ -6,7 +6,7 @@ use edd_events::clock::micros;
 
 use super::Service;
 use crate::access_token::MAX_TOKEN_BYTES;
-use crate::auth::entropy::Secret;
+use crate::entropy::Secret;
 use crate::auth::error::AuthError;
 use crate::auth::model::{ApiToken, RecordId, Session, User};
 use crate::auth::store::{sessions, tokens};

@@ -8,7 +8,7 @@ use edd_proto::auth::SessionEnd;
 use super::login::Opened;
 use super::revocation::End;
 use super::{Service, SignedIn};
-use crate::auth::entropy::Secret;
+use crate::entropy::Secret;
 use crate::auth::error::AuthError;
 use crate::auth::model::{Session, User};
 use crate::auth::store::refresh::{self, Known};

@@ -5,7 +5,7 @@ use edd_proto::auth::SessionEnd;
 
 use super::revocation::{End, MAX_SESSIONS};
 use super::{Identity, Service, Via};
-use crate::auth::entropy::Secret;
+use crate::entropy::Secret;
 use crate::auth::error::AuthError;
 use crate::auth::model::{RecordId, Session, User};
 use crate::auth::store::{refresh, sessions};

@@ -8,7 +8,7 @@ use edd_proto::auth::SessionEnd;
 
 use super::Service;
 use super::revocation::End;
-use crate::auth::entropy::Secret;
+use crate::entropy::Secret;
 use crate::auth::error::AuthError;
 use crate::auth::model::{ApiToken, Invalid, RecordId, User};
 use crate::auth::scope::Scopes;

@@ -4,7 +4,7 @@ use edd_events::clock::Micros;
 use sqlx::{Row, query};
 
 use super::{Connection, record_id};
-use crate::auth::entropy::Secret;
+use crate::entropy::Secret;
 use crate::auth::model::RecordId;
 
 /// What is known of a token.

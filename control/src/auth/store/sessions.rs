@@ -5,7 +5,7 @@ use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row, query};
 
 use super::{Connection, record_id, users};
-use crate::auth::limiter::Network;
+use crate::limiter::Network;
 use crate::auth::model::{RecordId, Session, User};
 
 const COLUMNS: &str = "sessions.id AS session_id, sessions.user_number AS user_number, \

@@ -5,7 +5,7 @@ use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row, query, query_scalar};
 
 use super::{Connection, broken, record_id, users};
-use crate::auth::entropy::Secret;
+use crate::entropy::Secret;
 use crate::auth::model::{ApiToken, RecordId, User};
 
 const COLUMNS: &str = "api_tokens.id AS token_id, api_tokens.user_number AS user_number, name, scopes, \

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use crate::auth::config::{AuthConfig, FirstAdmin};
-use crate::auth::password::PasswordConfig;
+use crate::password::PasswordConfig;
 use crate::auth::service::{FirstPassword, Service};
 use crate::auth::{Auth, SOURCE, store};
 use crate::request::{TrustedProxies, tracked};
