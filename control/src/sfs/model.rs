@@ -6,6 +6,8 @@ mod entry;
 mod media_type;
 mod namespace;
 mod path;
+mod share;
+mod upload;
 mod visitor;
 
 pub use content::Checksum;
@@ -13,6 +15,8 @@ pub use entry::{Entry, File, Replace, Target};
 pub use media_type::MediaType;
 pub use namespace::{Namespace, NamespaceName, Owner, Visibility};
 pub use path::FilePath;
+pub use share::{MAX_DOWNLOADS, MAX_SHARE_SECONDS, NewShare, Share};
+pub use upload::{Upload, UploadId};
 pub use visitor::{Actor, Visitor};
 
 /// Input that cannot be accepted: which, and what it has to be.

@@ -33,6 +33,7 @@ CREATE TABLE shares (
 );
 CREATE INDEX shares_user ON shares (user_id, number);
 CREATE INDEX shares_namespace ON shares (namespace);
+CREATE INDEX shares_expiry ON shares (expires_at) WHERE expires_at IS NOT NULL;
 ",
 };
 
@@ -105,7 +106,7 @@ pub async fn delete(connection: impl Connection<'_>, user: UserId, number: i64) 
 /// Forgets `most` links that have led to nothing since before `now`. Whether there may be more.
 pub async fn forget_expired(connection: impl Connection<'_>, now: Micros, most: u32) -> sqlx::Result<bool> {
     let statement = "DELETE FROM shares WHERE number IN \
-                     (SELECT number FROM shares WHERE expires_at <= $1 ORDER BY number LIMIT $2)";
+                     (SELECT number FROM shares WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2)";
     let delete = query(statement).bind(now).bind(i64::from(most));
     Ok(delete.execute(connection).await?.rows_affected() == u64::from(most))
 }
