@@ -67,7 +67,8 @@ pub struct Addition {
     cause: Cause,
     upload: Upload,
     lease: String,
-    keep: Keep,
+    /// After so many, what is pending is written down.
+    piece_bytes: u64,
     /// Of all bytes up to the last.
     digest: Sha256,
     /// Bytes of `pieces`.
@@ -163,10 +164,10 @@ impl Service {
             actor: *actor,
             cause: cause.clone(),
             lease,
-            keep,
+            piece_bytes,
             digest,
             pending: 0,
-            pieces: Pieces::new(self, piece_bytes),
+            pieces: Pieces::new(self, u64::MAX),
             renew_at: now + micros(LEASE / 3),
             upload,
         })
@@ -240,18 +241,21 @@ impl Addition {
     ///
     /// # Errors
     /// It is more than was announced; somebody else goes on, because nothing came for long; the store fails.
-    pub async fn write(&mut self, bytes: Bytes) -> Result<(), UploadError> {
+    pub async fn write(&mut self, mut bytes: Bytes) -> Result<(), UploadError> {
         if self.received() + bytes.len() as u64 > self.upload.length {
             return Err(UploadError::TooLong { length: self.upload.length });
         }
         self.renew().await?;
-        self.digest.update(&bytes);
-        self.pending += bytes.len() as u64;
-        self.pieces.write(bytes).await?;
-        // All of what is pending is whole when a piece has just become so: pieces are full before there is a next.
-        let whole: u64 = self.pieces.whole().iter().map(|piece| piece.size).sum();
-        if self.keep == Keep::Everything && whole == self.pending && self.received() < self.upload.length {
-            self.write_down().await?;
+        while !bytes.is_empty() {
+            // A piece ends where the digest of all before it is known.
+            let room = usize::try_from(self.piece_bytes - self.pending).unwrap_or(usize::MAX);
+            let next = bytes.split_to(bytes.len().min(room));
+            self.digest.update(&next);
+            self.pending += next.len() as u64;
+            self.pieces.write(next).await?;
+            if self.pending == self.piece_bytes && self.received() < self.upload.length {
+                self.write_down().await?;
+            }
         }
         Ok(())
     }
@@ -286,13 +290,13 @@ impl Addition {
     }
 
     async fn complete(&mut self) -> Result<Option<Entry>, UploadError> {
-        self.pieces.close().await?;
         if self.received() < self.upload.length {
             self.write_down().await?;
             let database = self.service.database();
             uploads::release(database.writer(), self.upload.id, &self.lease).await?;
             return Ok(None);
         }
+        self.pieces.close().await?;
         let mut transaction = self.service.begin_change().await?;
         // Before the upload: the order in which rows are locked.
         lock(&mut transaction, &self.actor, self.upload.namespace).await?;
@@ -323,6 +327,7 @@ impl Addition {
         if self.pending == 0 {
             return Ok(());
         }
+        self.pieces.close().await?;
         let mut transaction = self.service.begin_change().await?;
         self.append(&mut transaction).await?;
         self.service.commit(transaction).await?;
