@@ -14,6 +14,7 @@ mod namespaces;
 mod opened;
 mod ownership;
 mod place;
+mod repair;
 mod room;
 mod trees;
 
