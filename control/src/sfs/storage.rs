@@ -36,6 +36,15 @@ pub struct BlobStore {
     medium: Medium,
 }
 
+/// A blob as the store has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Object {
+    pub id: BlobId,
+    pub bytes: u64,
+    /// When it came to be, in microseconds since 1970.
+    pub modified_at: i64,
+}
+
 /// What an object store does not tell of itself.
 #[derive(Clone, Debug)]
 enum Medium {
@@ -80,8 +89,17 @@ impl BlobStore {
         }
     }
 
-    /// All blobs with their sizes in bytes, in constant memory and no order. What else lies there is passed over.
-    pub fn list(&self) -> impl Stream<Item = Result<(BlobId, u64), StorageError>> + Send + 'static {
+    /// The length of a blob in bytes. None: it is not there.
+    pub async fn size(&self, id: BlobId) -> Result<Option<u64>, StorageError> {
+        match self.objects.head(&id.key()).await {
+            Ok(object) => Ok(Some(object.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(StorageError::of(id, error)),
+        }
+    }
+
+    /// All blobs, in constant memory and no order. What else lies there is passed over.
+    pub fn list(&self) -> impl Stream<Item = Result<Object, StorageError>> + Send + 'static {
         list::blobs(self.objects.clone())
     }
 

@@ -43,8 +43,8 @@ impl fmt::Display for NamespaceName {
     }
 }
 
-/// Who may read what is in a namespace. Its owner alone writes, and administrators.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Who may read what is in a namespace, the more the greater. Its owner alone writes, and administrators.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Visibility {
     #[default]
     Private,

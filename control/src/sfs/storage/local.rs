@@ -101,5 +101,5 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
 ) -> Result<T, StorageError> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| Err(StorageError::Away(Box::new(error))))
+    done.unwrap_or_else(|error| Err(StorageError::Broken(Box::new(error))))
 }

@@ -81,7 +81,7 @@ fn of_file(id: BlobId, file: File, path: PathBuf, range: Range<u64>) -> Pieces {
                 let mut from = &read.0;
                 from.seek(SeekFrom::Start(at)).and_then(|_| from.take(wanted).read_to_end(&mut piece)).map(|_| piece)
             });
-            let piece = piece.await.map_err(|error| StorageError::Away(Box::new(error)))?;
+            let piece = piece.await.map_err(|error| StorageError::Broken(Box::new(error)))?;
             let piece = Bytes::from(piece.map_err(|error| StorageError::disk(&file.1, &error))?);
             let piece = whole(id, piece, PIECE_BYTES.min(end - at))?;
             let at = at + piece.len() as u64;

@@ -48,7 +48,7 @@ pub(super) async fn sweep(bucket: &Bucket, idle: Duration) -> Result<u64, Storag
         let page = listing(bucket, &key, &id).await?;
         for upload in page.uploads.iter().filter(|upload| is_blob(bucket, upload)) {
             if is_idle(upload, idle)? {
-                let path = Path::parse(&upload.key).map_err(away)?;
+                let path = Path::parse(&upload.key).map_err(StorageError::away)?;
                 match bucket.objects.abort_multipart(&path, &upload.id).await {
                     Ok(()) => aborted += 1,
                     // Its writer was faster.
@@ -73,15 +73,15 @@ async fn listing(bucket: &Bucket, key: &str, id: &str) -> Result<Listing, Storag
     let options = SignedUrlOptions::new().with_query(query);
     let url = bucket.objects.signed_url_opts(Method::GET, &Path::default(), SIGNED_FOR, &options).await;
     let url = url.map_err(StorageError::general)?;
-    let request = http::Request::get(url.as_str()).body(HttpRequestBody::empty()).map_err(away)?;
-    let response = bucket.connector.client().execute(request).await.map_err(away)?;
+    let request = http::Request::get(url.as_str()).body(HttpRequestBody::empty()).map_err(StorageError::away)?;
+    let response = bucket.connector.client().execute(request).await.map_err(StorageError::away)?;
     let status = response.status();
-    let body = response.into_body().bytes().await.map_err(away)?;
+    let body = response.into_body().bytes().await.map_err(StorageError::away)?;
     let text = String::from_utf8_lossy(&body);
     if !status.is_success() {
-        return Err(away(format!("S3 does not list the uploads of a bucket: {status}: {text}")));
+        return Err(StorageError::away(format!("S3 does not list the uploads of a bucket: {status}: {text}")));
     }
-    quick_xml::de::from_str(&text).map_err(away)
+    quick_xml::de::from_str(&text).map_err(StorageError::away)
 }
 
 fn is_blob(bucket: &Bucket, upload: &Upload) -> bool {
@@ -91,12 +91,8 @@ fn is_blob(bucket: &Bucket, upload: &Upload) -> bool {
 }
 
 fn is_idle(upload: &Upload, idle: Duration) -> Result<bool, StorageError> {
-    let begun_at = OffsetDateTime::parse(&upload.begun_at, &Rfc3339).map_err(away)?;
+    let begun_at = OffsetDateTime::parse(&upload.begun_at, &Rfc3339).map_err(StorageError::away)?;
     Ok(OffsetDateTime::now_utc() - begun_at >= idle)
-}
-
-fn away(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StorageError {
-    StorageError::Away(error.into())
 }
 
 #[cfg(test)]

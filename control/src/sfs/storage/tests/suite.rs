@@ -8,9 +8,12 @@ use futures_util::{StreamExt, TryStreamExt};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::sfs::storage::{BlobId, BlobStore, StorageError};
+use crate::sfs::storage::{BlobId, BlobStore, Object, StorageError};
 
 pub(super) const MIB: usize = 1024 * 1024;
+
+/// 2026, in microseconds since 1970.
+const TEST_WAS_WRITTEN_AT: i64 = 1_767_225_600_000_000;
 
 pub(super) fn id(number: u64) -> BlobId {
     BlobId::random(&mut StdRng::seed_from_u64(number))
@@ -45,7 +48,9 @@ pub(super) async fn read(store: &BlobStore, id: BlobId, range: Range<u64>) -> Re
 }
 
 pub(super) async fn list(store: &BlobStore) -> Vec<(BlobId, u64)> {
-    let mut all: Vec<_> = store.list().try_collect().await.expect("a listing");
+    let found: Vec<Object> = store.list().try_collect().await.expect("a listing");
+    assert!(found.iter().all(|blob| blob.modified_at > TEST_WAS_WRITTEN_AT), "{found:?}");
+    let mut all: Vec<_> = found.iter().map(|blob| (blob.id, blob.bytes)).collect();
     all.sort_unstable();
     all
 }
@@ -66,12 +71,14 @@ pub(super) async fn what_is_written_is_read(store: &BlobStore, sizes: &[(usize, 
             assert!(!matches!(refused, StorageError::Missing(_)), "{range:?} of {length}: {refused}");
         }
         assert_eq!(list(store).await, [(id, end)]);
+        assert_eq!(store.size(id).await.expect("an answer"), Some(end));
         for _ in 0..2 {
             store.delete(id).await.expect("a deletion");
         }
         let missing = read(store, id, 0..1).await;
         assert!(matches!(missing, Err(StorageError::Missing(missed)) if missed == id), "{missing:?}");
         assert_eq!(list(store).await, []);
+        assert_eq!(store.size(id).await.expect("an answer"), None);
     }
 }
 
