@@ -266,8 +266,15 @@ impl Open {
     /// Where in the namespace that is; none: the namespace itself.
     fn path(&self, below: Option<&str>) -> Result<Option<FilePath>, ShareError> {
         let Some(below) = below else { return Ok(self.share.path.clone()) };
-        let path = FilePath::join(self.share.path.as_ref(), below).map_err(|_| ShareError::NotFound)?;
-        Ok(Some(path))
+        self.within(below).map(Some)
+    }
+
+    /// Where in the namespace is what who has the link calls `below`.
+    ///
+    /// # Errors
+    /// It is no path.
+    pub fn within(&self, below: &str) -> Result<FilePath, ShareError> {
+        FilePath::join(self.share.path.as_ref(), below).map_err(|_| ShareError::NotFound)
     }
 
     /// What of a path in the namespace is below the link, as who has the link sees it.
