@@ -12,6 +12,7 @@ pub mod owners;
 pub mod shares;
 pub mod trees;
 pub mod uploads;
+pub mod users;
 
 use edd_events::database::Step;
 use sqlx::any::AnyRow;
