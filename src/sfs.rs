@@ -149,6 +149,7 @@ impl SfsArgs {
             },
             leases: Leases { upload: Duration::from_secs(self.upload_expiry_seconds), ..defaults.leases },
             on_user_delete: self.on_user_delete.into(),
+            passwords: defaults.passwords,
             service_key: place.plane.service_key.as_ref().map(|key| ServiceKey::new(key.reveal())),
         }
     }
@@ -181,7 +182,8 @@ impl SfsRole {
         };
         let (follower, verifier) = SFS.start_verifying(place, besides).await?;
         let Follower { mut running, report, database, publisher } = follower;
-        let sfs = Sfs::new(config, Foundation { database, publisher, clock, store }, verifier);
+        let foundation = Foundation { database, publisher, clock, store };
+        let sfs = Sfs::new(config, foundation, verifier).map_err(|error| Failure::config(error.to_string()))?;
         running.spawn(|stop| sfs.clone().run(stop));
         Ok(Self { sfs, running, report, dashboard: domain.clone() })
     }
