@@ -20,6 +20,7 @@ use crate::exit::Failure;
 use crate::logging;
 use crate::plane::PlaneArgs;
 use crate::settings::{GatewayArgs, Networks, PortsArgs, parse_networks, parse_seconds};
+use crate::sfs::SfsArgs;
 
 /// One command that is the whole edge of a small container cloud.
 #[derive(Debug, Parser)]
@@ -128,8 +129,10 @@ pub enum ControlCommand {
         #[command(flatten)]
         control: ControlArgs,
     },
-    /// The file share; today it tells callers who they are.
+    /// The file share: namespaces and files of tenants.
     Sfs {
+        #[command(flatten)]
+        sfs: SfsArgs,
         #[command(flatten)]
         owner: OwnerArgs,
         #[command(flatten)]
@@ -192,6 +195,8 @@ pub struct UpArgs {
     pub auth: AuthArgs,
     #[command(flatten)]
     pub compute: ComputeArgs,
+    #[command(flatten)]
+    pub sfs: SfsArgs,
     /// Listen on all addresses, not on this machine's own alone.
     #[arg(long)]
     pub public: bool,

@@ -63,7 +63,8 @@ const SERVICES: [&str; 3] = ["auth", "sfs", "compute"];
 
 /// The layers of a service: a module imports those of its own line and of the lines above it. A module that is not
 /// named is of the first line; `mod.rs` puts them together.
-const LAYERS: [&[&str]; 4] = [&["model"], &["store"], &["service", "reconciler"], &["api", "page", "owner"]];
+const LAYERS: [&[&str]; 4] =
+    [&["model"], &["store"], &["service", "reconciler", "keeper", "check"], &["api", "page", "owner"]];
 
 /// The files and folders of `control` that name HTTP's types, wherever they are.
 const HTTP: [&str; 9] = ["api", "page", "caller", "error", "extract", "request", "origin", "cors", "service_key"];

@@ -13,9 +13,13 @@ mod listing;
 mod namespaces;
 mod opened;
 mod ownership;
+mod pieces;
 mod place;
+mod repair;
 mod room;
+mod shares;
 mod trees;
+mod uploads;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -37,7 +41,9 @@ pub use opened::Opened;
 pub use ownership::Which;
 pub(in crate::sfs) use place::Placed;
 pub(in crate::sfs) use room::Admitted;
+pub use shares::{Open, ShareError, Shares};
 pub use trees::{Place, To};
+pub use uploads::{Addition, Keep, UploadError};
 
 /// The service; clones share everything.
 #[derive(Clone, Debug)]

@@ -9,14 +9,17 @@ pub mod differences;
 pub mod files;
 pub mod namespaces;
 pub mod owners;
+pub mod shares;
 pub mod trees;
+pub mod uploads;
+pub mod users;
 
 use edd_events::database::Step;
 use sqlx::any::AnyRow;
 use sqlx::{Any, Executor, Row};
 
 /// The tables. Times are microseconds since 1970, truth values 0 and 1.
-pub const STEPS: [Step; 1] = [FILES];
+pub const STEPS: [Step; 3] = [FILES, uploads::STEP, shares::STEP];
 
 const FILES: Step = Step {
     version: 1200,

@@ -7,7 +7,6 @@ use futures_util::StreamExt;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE};
 use http::{HeaderMap, StatusCode};
 
-use super::progress::Transfer;
 use crate::error::Error;
 
 /// Longest wait for the next piece of a body.
@@ -17,18 +16,11 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) struct Pieces {
     stream: BodyDataStream,
     stall_timeout: Duration,
-    /// Who is told how far it is.
-    transfer: Option<Transfer>,
 }
 
 impl Pieces {
     pub(super) fn new(body: Body) -> Self {
-        Self { stream: body.into_data_stream(), stall_timeout: STALL_TIMEOUT, transfer: None }
-    }
-
-    /// The same, and tells how far it is.
-    pub(super) fn told(body: Body, transfer: Option<Transfer>) -> Self {
-        Self { transfer, ..Self::new(body) }
+        Self { stream: body.into_data_stream(), stall_timeout: STALL_TIMEOUT }
     }
 
     /// The next bytes; none at the end that the sender meant.
@@ -39,16 +31,7 @@ impl Pieces {
         let next = tokio::time::timeout(self.stall_timeout, self.stream.next()).await;
         let next = next.map_err(|_| Error::new(StatusCode::REQUEST_TIMEOUT, "the body stopped arriving"))?;
         let bytes = next.transpose();
-        let bytes = bytes.map_err(|error| Error::bad_request("the body ended before its end").with_cause(error))?;
-        if let (Some(bytes), Some(transfer)) = (&bytes, &self.transfer) {
-            transfer.add(bytes.len() as u64);
-        }
-        Ok(bytes)
-    }
-
-    /// Who is told how far it is, to be told how it ends.
-    pub(super) fn into_transfer(self) -> Option<Transfer> {
-        self.transfer
+        bytes.map_err(|error| Error::bad_request("the body ended before its end").with_cause(error))
     }
 }
 

@@ -8,19 +8,20 @@ use http::HeaderMap;
 use http::header::IF_MATCH;
 
 use crate::error::Error;
+use crate::sfs::model::Checksum;
 
 /// What tells one state of a file from every other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Validators {
-    sha256: String,
+    checksum: Checksum,
     modified: SystemTime,
 }
 
 impl Validators {
     /// Of a file with this content; `modified_at` counts from 1970.
-    pub(crate) fn new(sha256: &[u8; 32], modified_at: Micros) -> Self {
+    pub(crate) fn new(checksum: Checksum, modified_at: Micros) -> Self {
         let since_1970 = Duration::from_micros(u64::try_from(modified_at).unwrap_or_default());
-        Self { sha256: super::digests::hex(sha256), modified: UNIX_EPOCH + since_1970 }
+        Self { checksum, modified: UNIX_EPOCH + since_1970 }
     }
 
     /// Strong: equal bytes, and only those, have the same.
@@ -28,7 +29,7 @@ impl Validators {
     /// # Errors
     /// None that can happen: hexadecimal digits are always a tag.
     pub(crate) fn etag(&self) -> Result<ETag, Error> {
-        format!("\"{}\"", self.sha256).parse().map_err(Error::internal)
+        format!("\"{}\"", self.checksum).parse().map_err(Error::internal)
     }
 
     pub(crate) fn modified(&self) -> SystemTime {
@@ -94,7 +95,7 @@ mod tests {
 
     fn current() -> Validators {
         // Sun, 06 Nov 1994 08:49:37.5 GMT
-        Validators::new(&[1; 32], 784_111_777_500_000)
+        Validators::new(Checksum([1; 32]), 784_111_777_500_000)
     }
 
     fn map(lines: &[(&'static str, &str)]) -> HeaderMap {

@@ -6,6 +6,7 @@ use http::header::{HeaderName, HeaderValue};
 use http::HeaderMap;
 
 use crate::error::Error;
+use crate::sfs::model::Checksum;
 
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
@@ -26,8 +27,8 @@ pub(crate) enum Body {
 ///
 /// # Errors
 /// One of the headers cannot be read, or two of them contradict each other: 400.
-pub(crate) fn expected(headers: &HeaderMap, body: Body) -> Result<Option<[u8; 32]>, Error> {
-    let mut found: Option<(HeaderName, [u8; 32])> = None;
+pub(crate) fn expected(headers: &HeaderMap, body: Body) -> Result<Option<Checksum>, Error> {
+    let mut found: Option<(HeaderName, Checksum)> = None;
     let structured = if body == Body::File { &[CONTENT_DIGEST, REPR_DIGEST][..] } else { &[] };
     let in_structured = structured.iter().map(|name| Ok((name.clone(), in_dictionary(headers, name)?)));
     let told = in_structured.chain(std::iter::once_with(|| Ok((X_CHECKSUM, in_hex(headers)?))));
@@ -43,14 +44,14 @@ pub(crate) fn expected(headers: &HeaderMap, body: Body) -> Result<Option<[u8; 32
     Ok(found.map(|(_, digest)| digest))
 }
 
-fn in_hex(headers: &HeaderMap) -> Result<Option<[u8; 32]>, Error> {
+fn in_hex(headers: &HeaderMap) -> Result<Option<Checksum>, Error> {
     let Some(value) = headers.get(X_CHECKSUM) else { return Ok(None) };
-    let digest = value.to_str().ok().and_then(parse_hex);
+    let digest = value.to_str().ok().and_then(|text| text.parse().ok());
     digest.map(Some).ok_or_else(|| Error::bad_request("`X-Checksum-Sha256` is not 64 hexadecimal digits"))
 }
 
 /// The member `sha-256` of a dictionary (RFC 9651, 3.2), whose values here are byte sequences. The last counts.
-fn in_dictionary(headers: &HeaderMap, name: &HeaderName) -> Result<Option<[u8; 32]>, Error> {
+fn in_dictionary(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Checksum>, Error> {
     let wrong = || Error::bad_request(format!("`{name}`: write it as `sha-256=:<base64 of 32 bytes>:`"));
     let mut found = None;
     for value in headers.get_all(name) {
@@ -63,36 +64,18 @@ fn in_dictionary(headers: &HeaderMap, name: &HeaderName) -> Result<Option<[u8; 3
             let bare = value.split(';').next().unwrap_or_default().trim();
             let encoded = bare.strip_prefix(':').and_then(|bare| bare.strip_suffix(':')).ok_or_else(wrong)?;
             let bytes = STANDARD.decode(encoded).map_err(|_| wrong())?;
-            found = Some(bytes.try_into().map_err(|_| wrong())?);
+            found = Some(Checksum(bytes.try_into().map_err(|_| wrong())?));
         }
     }
     Ok(found)
 }
 
 /// `Repr-Digest` of a file.
-pub(crate) fn write(sha256: &[u8; 32], headers: &mut HeaderMap) {
-    let text = format!("{SHA_256}=:{}:", STANDARD.encode(sha256));
+pub(crate) fn write(checksum: Checksum, headers: &mut HeaderMap) {
+    let text = format!("{SHA_256}=:{}:", STANDARD.encode(checksum.0));
     if let Ok(value) = HeaderValue::from_str(&text) {
         headers.insert(REPR_DIGEST, value);
     }
-}
-
-/// In hexadecimal digits, as in an ETag.
-pub(crate) fn hex(sha256: &[u8; 32]) -> String {
-    sha256.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn parse_hex(text: &str) -> Option<[u8; 32]> {
-    let digits = text.as_bytes();
-    if digits.len() != 64 {
-        return None;
-    }
-    let digit = |at: usize| char::from(digits[at]).to_digit(16);
-    let mut bytes = [0; 32];
-    for (at, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::try_from(digit(2 * at)? << 4 | digit(2 * at + 1)?).ok()?;
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]
@@ -112,7 +95,7 @@ mod tests {
 
     fn told(lines: &[(&'static str, &str)]) -> Result<Option<String>, u16> {
         let expected = expected(&map(lines), Body::File).map_err(|error| error.status().as_u16())?;
-        Ok(expected.map(|digest| hex(&digest)))
+        Ok(expected.map(|digest| digest.to_string()))
     }
 
     #[test]
@@ -151,14 +134,14 @@ mod tests {
     fn the_digest_of_a_form_is_not_that_of_its_file() {
         let lines = [("content-digest", "sha-256=:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:"), ("x-checksum-sha256", HEX)];
         let digest = expected(&map(&lines), Body::Form).unwrap().unwrap();
-        assert_eq!(hex(&digest), HEX);
+        assert_eq!(digest.to_string(), HEX);
     }
 
     #[test]
     fn answers_say_it_in_the_same_form() {
         let mut headers = HeaderMap::new();
-        write(&parse_hex(HEX).unwrap(), &mut headers);
+        write(HEX.parse().unwrap(), &mut headers);
         assert_eq!(headers[REPR_DIGEST], format!("sha-256=:{BASE64}:"));
-        assert_eq!(expected(&headers, Body::File).unwrap().map(|digest| hex(&digest)).unwrap(), HEX);
+        assert_eq!(expected(&headers, Body::File).unwrap().map(|digest| digest.to_string()).unwrap(), HEX);
     }
 }

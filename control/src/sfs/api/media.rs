@@ -7,6 +7,8 @@
 use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue};
 
+use crate::sfs::model::{FilePath, MediaType};
+
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 const REFERRER_POLICY: HeaderName = HeaderName::from_static("referrer-policy");
 const OCTET_STREAM: &str = "application/octet-stream";
@@ -141,14 +143,14 @@ fn readable(declared: &str) -> Option<(HeaderValue, String)> {
 
 /// The type that an uploader means: what they declare, unless that is what clients send who know nothing of types.
 /// Otherwise it goes by the name.
-pub(crate) fn meant(declared: Option<&str>, name: &str) -> String {
+pub(crate) fn meant(declared: Option<&str>, path: &FilePath) -> MediaType {
     let vague = ["", OCTET_STREAM, "application/x-www-form-urlencoded", "binary/octet-stream"];
     let is_vague = |text: &&str| {
         let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         vague.contains(&essence.as_str())
     };
-    let declared = declared.filter(|text| !is_vague(text) && readable(text).is_some());
-    declared.map_or_else(|| mime_guess::from_path(name).first_or_octet_stream().to_string(), str::to_owned)
+    let declared = declared.filter(|text| !is_vague(text)).and_then(|text| text.parse().ok());
+    declared.unwrap_or_else(|| MediaType::of_name(path))
 }
 
 #[cfg(test)]
@@ -220,6 +222,7 @@ mod tests {
 
     #[test]
     fn a_type_is_what_is_declared_or_what_the_name_says() {
+        let meant = |declared, name: &str| super::meant(declared, &name.parse().unwrap()).as_str().to_owned();
         assert_eq!(meant(Some("text/csv"), "a.png"), "text/csv");
         for vague in [None, Some(""), Some("application/octet-stream"), Some("APPLICATION/X-WWW-FORM-URLENCODED; a=b")] {
             assert_eq!(meant(vague, "a.png"), "image/png", "{vague:?}");

@@ -14,8 +14,8 @@ pub struct NamespaceName(String);
 
 impl NamespaceName {
     /// First parts of paths that mean something else.
-    const RESERVED: [&str; 10] =
-        ["namespaces", "files", "download", "upload", "delete", "status", "tus", "admin", "shares", "dav"];
+    const RESERVED: [&str; 11] =
+        ["namespaces", "files", "download", "upload", "delete", "status", "tus", "admin", "shares", "dav", "sse"];
 
     pub fn as_str(&self) -> &str {
         &self.0

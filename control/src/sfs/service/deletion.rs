@@ -92,7 +92,7 @@ impl Service {
         namespaces::add(&mut *transaction, namespace.number, lost(&removed)).await?;
         let teller = Teller { publisher: self.publisher(), cause };
         for entry in removed.iter().filter(|entry| entry.content.is_some()) {
-            teller.removed(&mut transaction, (namespace.number, &entry.path), actor.owner).await?;
+            teller.removed(&mut transaction, (namespace.number, &entry.path), Some(actor.owner)).await?;
         }
         self.commit(transaction).await?;
         Ok(removed.iter().all(|entry| entry.path != *path))

@@ -88,13 +88,14 @@ impl Teller<'_> {
         self,
         connection: &mut AnyConnection,
         (namespace, path): (i64, &FilePath),
-        deleter: Owner,
+        // None: nobody's will, its bytes were lost.
+        deleter: Option<Owner>,
     ) -> Result<i64, PublishError> {
         let event = FileDeleted {
             namespace_id: namespace,
             path: path.to_string(),
-            deleter_id: deleter.number,
-            deleter_uid: deleter.user.to_string(),
+            deleter_id: number_of(deleter),
+            deleter_uid: uid_of(deleter),
             ..Default::default()
         };
         self.publisher.add(connection, event, self.cause).await

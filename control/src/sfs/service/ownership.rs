@@ -1,6 +1,7 @@
 //! What administrators do to namespaces, whosever they are.
 
 use edd_events::publisher::Cause;
+use edd_proto::UserId;
 
 use super::access::lock;
 use super::happening::Teller;
@@ -8,7 +9,7 @@ use super::{NO_NAMESPACE, Service};
 use crate::caller::Admin;
 use crate::sfs::error::SfsError;
 use crate::sfs::model::{Actor, Namespace, NamespaceName, Owner};
-use crate::sfs::store::{namespaces, owners};
+use crate::sfs::store::{namespaces, owners, users};
 
 /// Namespaces that one page has at most.
 const MAX_LISTED: u32 = 1000;
@@ -69,6 +70,29 @@ impl Service {
         namespaces::save(&mut *transaction, &namespace).await?;
         self.commit(transaction).await?;
         Ok(namespace)
+    }
+
+    /// Gives a namespace to the user who has this id.
+    ///
+    /// # Errors
+    /// There is no such user, as far as events have told yet, or no such namespace.
+    pub async fn reassign_to(
+        &self,
+        admin: Admin,
+        name: &NamespaceName,
+        user: UserId,
+        cause: &Cause,
+    ) -> Result<Namespace, SfsError> {
+        let to = users::by_id(self.database().reader(), user).await?;
+        self.reassign(admin, name, to.ok_or(SfsError::NotFound("user"))?, cause).await
+    }
+
+    /// The names of users, as far as events have told them.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn usernames(&self, _: Admin, users: &[UserId]) -> Result<Vec<(UserId, String)>, SfsError> {
+        Ok(users::names(self.database().reader(), users).await?)
     }
 
     /// Limits a namespace to so many bytes, besides what its owner may have. None: it has no limit of its own.

@@ -204,7 +204,7 @@ impl Transfer<'_> {
     ) -> Result<(), SfsError> {
         for entry in self.entries.iter().filter(|entry| !entry.is_folder()) {
             if self.way == Way::Move {
-                teller.removed(connection, (self.source.number, &entry.path), actor.owner).await?;
+                teller.removed(connection, (self.source.number, &entry.path), Some(actor.owner)).await?;
             }
             let path = entry.path.moved(self.from, self.to)?;
             teller.uploaded(connection, (self.destination.number, &path, entry.size()), actor.owner).await?;

@@ -1,8 +1,7 @@
 //! Files and folders, one at a time or a page of them.
 
-use edd_events::clock::Micros;
 use sqlx::any::AnyRow;
-use sqlx::{AssertSqlSafe, Row, query, query_scalar};
+use sqlx::{AssertSqlSafe, Row, query};
 
 use super::blobs::Piece;
 use super::{Connection, broken, count, parsed, places};
@@ -143,19 +142,23 @@ pub async fn deep(
 
 /// Whether there is anything below a folder.
 pub async fn is_empty(connection: impl Connection<'_>, namespace: i64, folder: &FilePath) -> sqlx::Result<bool> {
-    let statement = "SELECT 1 FROM files WHERE namespace = $1 AND parent = $2 LIMIT 1";
-    let found = query_scalar::<_, i32>(statement).bind(namespace).bind(folder.as_str());
+    let statement = "SELECT path FROM files WHERE namespace = $1 AND parent = $2 LIMIT 1";
+    let found = query(statement).bind(namespace).bind(folder.as_str());
     Ok(found.fetch_optional(connection).await?.is_none())
 }
 
-/// Notes when something in a folder changed.
-pub async fn touch(
+/// Whether the file at a path has the content `number`; without one, whether its content is gone.
+pub async fn has_content(
     connection: impl Connection<'_>,
     namespace: i64,
     path: &FilePath,
-    now: Micros,
-) -> sqlx::Result<()> {
-    let update = query("UPDATE files SET modified_at = $1 WHERE namespace = $2 AND path = $3");
-    update.bind(now).bind(namespace).bind(path.as_str()).execute(connection).await?;
-    Ok(())
+    number: Option<i64>,
+) -> sqlx::Result<bool> {
+    let chosen = match number {
+        Some(_) => "content = $3",
+        None => "content <> $3 AND NOT EXISTS (SELECT 1 FROM contents WHERE contents.number = files.content)",
+    };
+    let statement = format!("SELECT path FROM files WHERE namespace = $1 AND path = $2 AND {chosen}");
+    let select = query(AssertSqlSafe(statement)).bind(namespace).bind(path.as_str()).bind(number.unwrap_or_default());
+    Ok(select.fetch_optional(connection).await?.is_some())
 }

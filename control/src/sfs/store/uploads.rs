@@ -1,5 +1,4 @@
-//! Resumable uploads. Whoever changes one that is open has its namespace locked before, because its length counts as
-//! used there.
+//! Resumable uploads. A row of one is locked after its namespace and before files.
 
 use edd_events::clock::Micros;
 use edd_events::database::Step;
@@ -130,6 +129,8 @@ pub async fn release(connection: impl Connection<'_>, id: UploadId, lease: &str)
 #[derive(Clone, Debug)]
 pub struct Arrival<'a> {
     pub piece: Piece,
+    /// How many there are before it.
+    pub ordinal: u32,
     pub digest_state: &'a [u8],
     pub expires_at: Micros,
 }
@@ -149,13 +150,15 @@ pub async fn append(
     if update.execute(&mut *connection).await?.rows_affected() == 0 {
         return Ok(false);
     }
-    keep(connection, id, arrival.piece).await
+    keep(connection, id, arrival).await
 }
 
 /// Makes a blob that is written one of the upload's, to be kept as long as that is.
-async fn keep(connection: impl Connection<'_>, id: UploadId, piece: Piece) -> sqlx::Result<bool> {
-    let update = query("UPDATE blobs SET size = $1, due_at = NULL WHERE id = $2 AND upload = $3 AND due_at > 0");
-    let update = update.bind(signed(piece.size)).bind(piece.id.to_string()).bind(id.to_string());
+async fn keep(connection: impl Connection<'_>, id: UploadId, arrival: &Arrival<'_>) -> sqlx::Result<bool> {
+    let statement = "UPDATE blobs SET upload = $1, ordinal = $2, size = $3, due_at = NULL \
+                     WHERE id = $4 AND upload IS NULL AND content IS NULL AND due_at > 0";
+    let update = query(statement).bind(id.to_string()).bind(i64::from(arrival.ordinal));
+    let update = update.bind(signed(arrival.piece.size)).bind(arrival.piece.id.to_string());
     Ok(update.execute(connection).await?.rows_affected() > 0)
 }
 
