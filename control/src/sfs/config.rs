@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::password::PasswordConfig;
 use crate::service_key::ServiceKey;
 
 /// Everything about it but where the bytes are. `Default` is what `edd up` runs with.
@@ -10,6 +11,8 @@ pub struct SfsConfig {
     pub quotas: Quotas,
     pub leases: Leases,
     pub on_user_delete: OnUserDelete,
+    /// What it costs to try a share link's password.
+    pub passwords: PasswordConfig,
     /// What other services show. None: nobody may ask as one, over HTTP.
     pub service_key: Option<ServiceKey>,
 }

@@ -24,9 +24,11 @@ use axum::Router;
 use tokio_util::sync::CancellationToken;
 
 use crate::caller::Verifier;
+use crate::entropy::Entropy;
+use crate::password::PasswordError;
 use crate::sfs::config::SfsConfig;
 use crate::sfs::keeper::Keeper;
-use crate::sfs::service::{Foundation, Service};
+use crate::sfs::service::{Foundation, Service, Shares};
 
 pub use store::STEPS;
 
@@ -37,18 +39,25 @@ pub const SOURCE: &str = "sfs-service";
 #[derive(Clone, Debug)]
 pub struct Sfs {
     service: Service,
+    shares: Shares,
     verifier: Verifier,
 }
 
 impl Sfs {
     /// A service whose callers `verifier` knows.
-    pub fn new(config: SfsConfig, foundation: Foundation, verifier: Verifier) -> Self {
-        Self { service: Service::new(config, foundation), verifier }
+    ///
+    /// # Errors
+    /// Argon2 does not take its parameters.
+    pub fn new(config: SfsConfig, foundation: Foundation, verifier: Verifier) -> Result<Self, PasswordError> {
+        let passwords = config.passwords;
+        let service = Service::new(config, foundation);
+        let shares = Shares::new(&service, &passwords, Entropy::from_system())?;
+        Ok(Self { service, shares, verifier })
     }
 
     /// All routes, to be put behind [`tracked`](crate::request::tracked).
     pub fn router(&self) -> Router {
-        api::router(self.verifier.clone())
+        api::router(self.service.clone(), self.shares.clone(), self.verifier.clone())
     }
 
     /// The service without HTTP, for those in the same process.

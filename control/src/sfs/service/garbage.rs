@@ -54,7 +54,7 @@ impl Service {
         contents::release(&mut transaction, &gone, self.read_lease()).await?;
         let mut is_left = removed.len() == FILES as usize;
         is_left |= uploads::forget_some(&mut transaction, number, FILES, self.now()).await?;
-        is_left |= shares::forget_some(&mut transaction, number, FILES).await?;
+        is_left |= shares::forget_some(&mut *transaction, number, FILES).await?;
         if !is_left {
             namespaces::forget(&mut *transaction, number).await?;
         }
