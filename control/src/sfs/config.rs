@@ -11,7 +11,7 @@ pub struct SfsConfig {
     pub quotas: Quotas,
     pub leases: Leases,
     pub on_user_delete: OnUserDelete,
-    /// What it costs to try a share link's password.
+    /// How the passwords of share links are hashed.
     pub passwords: PasswordConfig,
     /// What other services show. None: nobody may ask as one, over HTTP.
     pub service_key: Option<ServiceKey>,

@@ -68,6 +68,7 @@ impl Keeper {
     pub async fn round(&self) -> Result<(), SfsError> {
         while self.service.clear_departed().await? {}
         while self.service.expire_uploads().await? {}
+        while self.service.forget_shares().await? {}
         while self.service.purge_some().await? {}
         while self.service.collect().await? {}
         Ok(())

@@ -47,11 +47,10 @@ impl Sfs {
     /// A service whose callers `verifier` knows.
     ///
     /// # Errors
-    /// Argon2 does not take its parameters.
+    /// The configuration asks for an impossible password hash.
     pub fn new(config: SfsConfig, foundation: Foundation, verifier: Verifier) -> Result<Self, PasswordError> {
-        let passwords = config.passwords;
         let service = Service::new(config, foundation);
-        let shares = Shares::new(&service, &passwords, Entropy::from_system())?;
+        let shares = Shares::new(&service, &service.config().passwords, Entropy::from_system())?;
         Ok(Self { service, shares, verifier })
     }
 

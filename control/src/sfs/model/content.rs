@@ -30,10 +30,8 @@ impl FromStr for Checksum {
 
 impl fmt::Display for Checksum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = self.0.iter().try_fold(String::with_capacity(64), |mut digits, byte| {
-            write!(digits, "{byte:02x}")?;
-            Ok(digits)
-        })?;
+        let mut digits = String::with_capacity(64);
+        self.0.iter().try_for_each(|byte| write!(digits, "{byte:02x}"))?;
         f.pad(&digits)
     }
 }

@@ -12,7 +12,7 @@ fn read(row: &AnyRow) -> sqlx::Result<Namespace> {
     let visibility: i64 = row.try_get("visibility")?;
     let (user, number): (Option<&str>, Option<i64>) = (row.try_get("user_id")?, row.try_get("user_number")?);
     let owner = |(user, number): (&str, i64)| {
-        Ok(Owner { user: user.parse().map_err(|error| broken("user_id", error))?, number })
+        Ok::<_, sqlx::Error>(Owner { user: user.parse().map_err(|error| broken("user_id", error))?, number })
     };
     let quota: Option<i64> = row.try_get("quota_bytes")?;
     Ok(Namespace {
