@@ -1,6 +1,7 @@
 //! The way in: one blob, being written.
 
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use object_store::{MultipartUpload, ObjectStoreExt, PutPayload, PutPayloadMut};
@@ -27,8 +28,8 @@ pub struct BlobWriter {
 
 /// What of a blob is gone to the store.
 struct Upload {
-    /// None once it is at its end.
-    parts: Option<Box<dyn MultipartUpload>>,
+    /// None once it is at its end. In a mutex, which nobody ever waits for, so that a writer can be lent out.
+    parts: Option<Mutex<Box<dyn MultipartUpload>>>,
     in_flight: JoinSet<object_store::Result<()>>,
 }
 
@@ -94,7 +95,7 @@ impl BlobWriter {
         let sent = async {
             if self.upload.is_none() {
                 let parts = self.store.objects.put_multipart(&self.id.key()).await?;
-                self.upload = Some(Upload { parts: Some(parts), in_flight: JoinSet::new() });
+                self.upload = Some(Upload { parts: Some(Mutex::new(parts)), in_flight: JoinSet::new() });
             }
             match &mut self.upload {
                 Some(upload) => upload.send(part).await,
@@ -120,7 +121,7 @@ impl Upload {
     async fn send(&mut self, part: PutPayload) -> object_store::Result<()> {
         self.wait(MAX_PARTS_IN_FLIGHT - 1).await?;
         if let Some(parts) = &mut self.parts {
-            self.in_flight.spawn(parts.put_part(part));
+            self.in_flight.spawn(lent(parts).put_part(part));
         }
         Ok(())
     }
@@ -138,7 +139,7 @@ impl Upload {
     async fn complete(&mut self) -> object_store::Result<()> {
         self.wait(0).await?;
         if let Some(parts) = &mut self.parts {
-            parts.complete().await?;
+            lent(parts).complete().await?;
             self.parts = None;
         }
         Ok(())
@@ -161,8 +162,12 @@ impl Drop for Upload {
     }
 }
 
-async fn given_up(mut parts: Box<dyn MultipartUpload>) {
-    if let Err(error) = parts.abort().await {
+fn lent(parts: &mut Mutex<Box<dyn MultipartUpload>>) -> &mut dyn MultipartUpload {
+    parts.get_mut().unwrap_or_else(PoisonError::into_inner).as_mut()
+}
+
+async fn given_up(mut parts: Mutex<Box<dyn MultipartUpload>>) {
+    if let Err(error) = lent(&mut parts).abort().await {
         // An upload whose completion failed half-way is at its end already.
         tracing::debug!(%error, "an unfinished blob is left for the sweep");
     }
