@@ -114,7 +114,8 @@ impl Incoming {
             return Ok(());
         }
         let (database, until) = (self.service.database(), self.service.write_lease());
-        for ids in [open.id].into_iter().chain(self.pieces.iter().map(|piece| piece.id)).collect::<Vec<_>>().chunks(500) {
+        for ids in [open.id].into_iter().chain(self.pieces.iter().map(|piece| piece.id)).collect::<Vec<_>>().chunks(500)
+        {
             blobs::extend(database.writer(), ids, until).await?;
         }
         open.extend_at = self.service.extend_at();

@@ -1,6 +1,7 @@
 //! The way in: one blob, being written.
 
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use object_store::{MultipartUpload, ObjectStoreExt, PutPayload, PutPayloadMut};
@@ -25,10 +26,13 @@ pub struct BlobWriter {
     written_bytes: u64,
 }
 
+/// Parts of an object. Nobody locks it: the mutex lets what holds a writer be seen from several threads.
+type Unlocked = Mutex<Box<dyn MultipartUpload>>;
+
 /// What of a blob is gone to the store.
 struct Upload {
     /// None once it is at its end.
-    parts: Option<Box<dyn MultipartUpload>>,
+    parts: Option<Unlocked>,
     in_flight: JoinSet<object_store::Result<()>>,
 }
 
@@ -94,7 +98,7 @@ impl BlobWriter {
         let sent = async {
             if self.upload.is_none() {
                 let parts = self.store.objects.put_multipart(&self.id.key()).await?;
-                self.upload = Some(Upload { parts: Some(parts), in_flight: JoinSet::new() });
+                self.upload = Some(Upload { parts: Some(Unlocked::new(parts)), in_flight: JoinSet::new() });
             }
             match &mut self.upload {
                 Some(upload) => upload.send(part).await,
@@ -112,7 +116,10 @@ impl BlobWriter {
 
 impl fmt::Debug for BlobWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BlobWriter").field("id", &self.id).field("written_bytes", &self.written_bytes).finish_non_exhaustive()
+        f.debug_struct("BlobWriter")
+            .field("id", &self.id)
+            .field("written_bytes", &self.written_bytes)
+            .finish_non_exhaustive()
     }
 }
 
@@ -120,7 +127,8 @@ impl Upload {
     async fn send(&mut self, part: PutPayload) -> object_store::Result<()> {
         self.wait(MAX_PARTS_IN_FLIGHT - 1).await?;
         if let Some(parts) = &mut self.parts {
-            self.in_flight.spawn(parts.put_part(part));
+            let sending = parts.get_mut().unwrap_or_else(PoisonError::into_inner).put_part(part);
+            self.in_flight.spawn(sending);
         }
         Ok(())
     }
@@ -138,7 +146,7 @@ impl Upload {
     async fn complete(&mut self) -> object_store::Result<()> {
         self.wait(0).await?;
         if let Some(parts) = &mut self.parts {
-            parts.complete().await?;
+            parts.get_mut().unwrap_or_else(PoisonError::into_inner).complete().await?;
             self.parts = None;
         }
         Ok(())
@@ -161,7 +169,8 @@ impl Drop for Upload {
     }
 }
 
-async fn given_up(mut parts: Box<dyn MultipartUpload>) {
+async fn given_up(parts: Unlocked) {
+    let mut parts = parts.into_inner().unwrap_or_else(PoisonError::into_inner);
     if let Err(error) = parts.abort().await {
         // An upload whose completion failed half-way is at its end already.
         tracing::debug!(%error, "an unfinished blob is left for the sweep");
