@@ -8,6 +8,8 @@ use edd_events::clock::Micros;
 use edd_proto::UserId;
 use edd_proto::auth::SessionEnd;
 
+use crate::password::{MAX_PASSWORD_BYTES, Password};
+
 /// Input that cannot be accepted: which, and what it has to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {rule}")]

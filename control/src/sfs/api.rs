@@ -126,10 +126,14 @@ struct Paging {
 
 impl Paging {
     fn limit(&self) -> Result<u32, Error> {
-        match self.limit.unwrap_or(DEFAULT_LIMIT) {
-            limit @ 1..=MAX_LIMIT => Ok(limit),
-            _ => Err(Error::bad_request(format!("limit: 1 to {MAX_LIMIT}"))),
-        }
+        limit(self.limit)
+    }
+}
+
+fn limit(wanted: Option<u32>) -> Result<u32, Error> {
+    match wanted.unwrap_or(DEFAULT_LIMIT) {
+        limit @ 1..=MAX_LIMIT => Ok(limit),
+        _ => Err(Error::bad_request(format!("limit: 1 to {MAX_LIMIT}"))),
     }
 }
 

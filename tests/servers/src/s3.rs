@@ -81,7 +81,9 @@ impl S3 {
 
     fn try_start(&self) -> Result<(), String> {
         let (program, port) = (self.program.display().to_string(), self.port.to_string());
-        self.supervisor.start(&[&program, "-H", "127.0.0.1", "-p", &port], || self.ask("GET", "/moto-api/").is_ok_and(|status| status == 200))
+        self.supervisor.start(&[&program, "-H", "127.0.0.1", "-p", &port], || {
+            self.ask("GET", "/moto-api/").is_ok_and(|status| status == 200)
+        })
     }
 
     /// The status of its answer.

@@ -12,9 +12,9 @@ use crate::auth::config::Registration;
 use crate::auth::error::AuthError;
 use crate::limiter::Network;
 use crate::auth::model::{
-    Client, DisplayName, NewPassword, Password, RecordId, Revocation, RevokedKind, User, Username,
+    Client, DisplayName, NewPassword, RecordId, Revocation, RevokedKind, User, Username,
 };
-use crate::password::Verdict;
+use crate::password::{Password, Verdict};
 use crate::auth::store::users::{self, NewUser, WithPassword};
 use crate::auth::store::{revocations, tokens};
 

@@ -11,8 +11,8 @@ use crate::access_token::Claims;
 use crate::entropy::Secret;
 use crate::auth::error::AuthError;
 use crate::limiter::Network;
-use crate::auth::model::{Client, Password, RecordId, Session, User, Username};
-use crate::password::{PasswordError, Verdict};
+use crate::auth::model::{Client, RecordId, Session, User, Username};
+use crate::password::{Password, PasswordError, Verdict};
 use crate::auth::store::{refresh, sessions, users};
 
 /// What somebody typed.

@@ -8,7 +8,7 @@ use edd_proto::UserId;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::namespaces::{Namespace, page};
-use super::{Done, Paging, done};
+use super::{Done, done};
 use crate::caller::Caller;
 use crate::error::Error;
 use crate::extract::{Json, Path, Query};
@@ -21,8 +21,8 @@ pub(super) struct Wanted {
     /// Those alone that are nobody's.
     #[serde(default)]
     orphaned: bool,
-    #[serde(flatten)]
-    paging: Paging,
+    cursor: Option<String>,
+    limit: Option<u32>,
 }
 
 /// A namespace with the name of its owner.
@@ -38,8 +38,8 @@ pub(super) async fn list(
     State(service): State<Service>,
     Query(wanted): Query<Wanted>,
 ) -> Result<Response, Error> {
-    let (admin, limit) = (caller.require_admin()?, wanted.paging.limit()?);
-    let after = wanted.paging.cursor.as_deref().map(str::parse::<NamespaceName>).transpose()?;
+    let (admin, limit) = (caller.require_admin()?, super::limit(wanted.limit)?);
+    let after = wanted.cursor.as_deref().map(str::parse::<NamespaceName>).transpose()?;
     let which = if wanted.orphaned { Which::Orphaned } else { Which::All };
     let found = service.all_namespaces(admin, which, after.as_ref(), limit).await?;
     let owners: Vec<UserId> = found.iter().filter_map(|it| it.owner.map(|owner| owner.user)).collect();

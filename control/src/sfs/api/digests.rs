@@ -30,10 +30,13 @@ pub(crate) enum Body {
 pub(crate) fn expected(headers: &HeaderMap, body: Body) -> Result<Option<Checksum>, Error> {
     let mut found: Option<(HeaderName, Checksum)> = None;
     let structured = if body == Body::File { &[CONTENT_DIGEST, REPR_DIGEST][..] } else { &[] };
-    let in_structured = structured.iter().map(|name| Ok((name.clone(), in_dictionary(headers, name)?)));
-    let told = in_structured.chain(std::iter::once_with(|| Ok((X_CHECKSUM, in_hex(headers)?))));
-    for told in told {
-        let (name, Some(digest)) = told? else { continue };
+    let mut told = Vec::new();
+    for name in structured {
+        told.push((name.clone(), in_dictionary(headers, name)?));
+    }
+    told.push((X_CHECKSUM, in_hex(headers)?));
+    for (name, digest) in told {
+        let Some(digest) = digest else { continue };
         match &found {
             Some((other, known)) if *known != digest => {
                 return Err(Error::bad_request(format!("`{other}` and `{name}` name different digests")));

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::condition::{Validators, Verdict, evaluate};
 use super::entry::{self, Entry};
-use super::{Done, Paging, actor, done, namespace, place, visitor};
+use super::{Done, actor, done, limit, namespace, place, visitor};
 use crate::caller::Caller;
 use crate::error::Error;
 use crate::extract::{Json, Path, Query};
@@ -23,8 +23,8 @@ pub(super) struct Wanted {
     folder: Option<String>,
     #[serde(default)]
     recursive: bool,
-    #[serde(flatten)]
-    paging: Paging,
+    cursor: Option<String>,
+    limit: Option<u32>,
 }
 
 pub(super) async fn list(
@@ -32,14 +32,14 @@ pub(super) async fn list(
     State(service): State<Service>,
     Query(wanted): Query<Wanted>,
 ) -> Result<Response, Error> {
-    let (name, most) = (namespace(&wanted.namespace)?, wanted.paging.limit()?);
+    let (name, most) = (namespace(&wanted.namespace)?, limit(wanted.limit)?);
     let visitor = visitor(caller.as_ref(), &name)?;
     let is_deep = wanted.recursive || wanted.folder.is_none();
     let folder = wanted.folder.as_deref().map(|folder| folder.trim_end_matches('/')).filter(|it| !it.is_empty());
     let listing = Listing {
         folder: folder.map(str::parse).transpose()?,
         is_deep,
-        after: entry::after(wanted.paging.cursor.as_deref())?,
+        after: entry::after(wanted.cursor.as_deref())?,
         most,
     };
     let found = service.list(&visitor, &name, &listing).await?;

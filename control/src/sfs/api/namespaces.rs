@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 
-use super::{Done, NEXT_CURSOR, Paging, actor, actor_of_all, done, visitor};
+use super::{Done, NEXT_CURSOR, actor, actor_of_all, done, visitor};
 use crate::caller::Caller;
 use crate::error::Error;
 use crate::extract::{Json, Path, Query};
@@ -83,8 +83,8 @@ pub(super) fn page<T: Serialize>(
 pub(super) struct Wanted {
     #[serde(default)]
     all: bool,
-    #[serde(flatten)]
-    paging: Paging,
+    cursor: Option<String>,
+    limit: Option<u32>,
 }
 
 pub(super) async fn list(
@@ -92,8 +92,8 @@ pub(super) async fn list(
     State(service): State<Service>,
     Query(wanted): Query<Wanted>,
 ) -> Result<Response, Error> {
-    let limit = wanted.paging.limit()?;
-    let after = wanted.paging.cursor.as_deref().map(str::parse::<NamespaceName>).transpose()?;
+    let limit = super::limit(wanted.limit)?;
+    let after = wanted.cursor.as_deref().map(str::parse::<NamespaceName>).transpose()?;
     let visitor = match &caller {
         Some(caller) => actor_of_all(caller, "read")?.into(),
         None => Visitor::Anybody,

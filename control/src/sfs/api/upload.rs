@@ -119,8 +119,8 @@ impl<'r> Upload<'r> {
             };
             Ok(received.finish(expected).await?)
         };
-        let outcome = reporter.report(outcome.await);
-        let entry = outcome.map_err(|error| precondition(error, is_creation))?;
+        let outcome = outcome.await;
+        let entry = reporter.report(outcome).map_err(|error| precondition(error, is_creation))?;
         let mut response = Json(Entry::of(&entry, self.namespace.as_str())?).into_response();
         if let Some(file) = &entry.file {
             response.headers_mut().typed_insert(Validators::new(file.checksum, entry.modified_at).etag()?);

@@ -87,7 +87,7 @@ struct WithCauses(String);
 
 impl WithCauses {
     fn of(error: &dyn Error) -> Self {
-        let causes = std::iter::successors(error.source(), |cause| cause.source());
+        let causes = std::iter::successors(error.source(), |cause| (*cause).source());
         Self(causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}")))
     }
 }

@@ -67,7 +67,7 @@ impl StorageError {
 
 /// Whether the reason, however deep it is wrapped, is that there is no room.
 fn is_full(error: &object_store::Error) -> bool {
-    let mut causes = std::iter::successors(error.source(), |cause| cause.source());
+    let mut causes = std::iter::successors(error.source(), |cause| (*cause).source());
     if causes.any(|cause| cause.downcast_ref().is_some_and(no_room)) {
         return true;
     }

@@ -28,10 +28,10 @@ impl Sum {
         }
     }
 
-    pub(super) fn is_right(self) -> bool {
+    pub(super) fn is_right(&self) -> bool {
         match self {
-            Self::Sha1(sum, expected) => *sum.finalize() == expected,
-            Self::Sha256(sum, expected) => *sum.finalize() == expected,
+            Self::Sha1(sum, expected) => *sum.clone().finalize() == *expected,
+            Self::Sha256(sum, expected) => *sum.clone().finalize() == *expected,
         }
     }
 }
