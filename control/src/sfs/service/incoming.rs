@@ -109,7 +109,7 @@ impl Incoming {
     }
 
     /// Says that it is still being written, if it is time to, of all of its blobs.
-    async fn keep(&self, open: &mut Open) -> Result<(), SfsError> {
+    async fn keep(&mut self, open: &mut Open) -> Result<(), SfsError> {
         if self.service.now() < open.extend_at {
             return Ok(());
         }
