@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::access_token::DEFAULT_ISSUER;
-use crate::limiter::Limit;
 use crate::auth::model::{NewPassword, Username};
+use crate::limiter::Limit;
 use crate::password::PasswordConfig;
 use crate::service_key::ServiceKey;
 

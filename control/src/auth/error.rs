@@ -3,8 +3,8 @@
 use edd_events::publisher::PublishError;
 
 use crate::access_token::TokenError;
-use crate::limiter::TooOften;
 use crate::auth::model::Invalid;
+use crate::limiter::TooOften;
 use crate::password::PasswordError;
 
 /// What is said to who asks; causes inside are for the log.

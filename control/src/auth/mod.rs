@@ -27,9 +27,9 @@ use edd_events::publisher::Publisher;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::config::AuthConfig;
-use crate::entropy::Entropy;
 use crate::auth::error::AuthError;
 use crate::auth::service::{FirstPassword, Foundation, Service};
+use crate::entropy::Entropy;
 
 /// What the service calls itself in its events.
 pub const SOURCE: &str = "auth-service";

@@ -23,10 +23,10 @@ use edd_proto::common::Timestamp;
 
 use crate::access_token::KeySet;
 use crate::auth::config::AuthConfig;
-use crate::entropy::Entropy;
 use crate::auth::error::AuthError;
-use crate::limiter::{Limiter, Network};
 use crate::auth::model::RecordId;
+use crate::entropy::Entropy;
+use crate::limiter::{Limiter, Network};
 use crate::password::{Hasher, PasswordError};
 
 pub use accounts::NewAccount;

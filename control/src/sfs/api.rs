@@ -93,13 +93,7 @@ pub(super) fn router(service: Service, shares: Shares, verifier: Verifier) -> Ro
         .route("/storage/{namespace}/{*path}", file)
         // Bodies of files have no limit but quotas; those of JSON have their own.
         .layer(DefaultBodyLimit::disable())
-        .with_state(Api {
-            service,
-            shares,
-            verifier,
-            transfers: Transfers::default(),
-            streams: Streams::default(),
-        })
+        .with_state(Api { service, shares, verifier, transfers: Transfers::default(), streams: Streams::default() })
 }
 
 /// What administrators ask: on the API's own host as old clients do, and where the dashboard's host leads here.

@@ -14,8 +14,8 @@ use crate::sfs::error::SfsError;
 use crate::sfs::model::Checksum;
 use crate::sfs::service::Service;
 use crate::sfs::storage::{Object, StorageError};
-use crate::sfs::store::differences::{self, Content};
 use crate::sfs::store::blobs;
+use crate::sfs::store::differences::{self, Content};
 
 pub use difference::{Difference, Finding, Outcome};
 

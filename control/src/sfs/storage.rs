@@ -73,7 +73,11 @@ impl BlobStore {
 
     /// The bytes `range` of a blob, in pieces of at most 256 KiB, of which one is in memory at a time. A range that
     /// exceeds the blob is [`StorageError::Short`].
-    pub fn read(&self, id: BlobId, range: Range<u64>) -> impl Stream<Item = Result<Bytes, StorageError>> + Send + 'static {
+    pub fn read(
+        &self,
+        id: BlobId,
+        range: Range<u64>,
+    ) -> impl Stream<Item = Result<Bytes, StorageError>> + Send + 'static {
         read::pieces(self.objects.clone(), id, range)
     }
 

@@ -1,1 +1,12 @@
-//! The service on both databases.
+//! The service on both databases, with a clock that stands still and a store in a folder of its own.
+
+mod check;
+mod departures;
+mod files;
+mod fixture;
+mod full;
+mod keeping;
+mod namespaces;
+mod quotas;
+mod races;
+mod trees;

@@ -93,7 +93,8 @@ mod tests {
 
     #[test]
     fn parts_and_compressed_bodies_are_refused() {
-        let of = |name: &'static str, value: &str| HeaderMap::from_iter([(name.parse().unwrap(), value.parse().unwrap())]);
+        let of =
+            |name: &'static str, value: &str| HeaderMap::from_iter([(name.parse().unwrap(), value.parse().unwrap())]);
         let status = |headers: HeaderMap| check_whole(&headers).map_err(|error| error.status().as_u16());
         assert_eq!(status(HeaderMap::new()), Ok(()));
         assert_eq!(status(of("content-encoding", "Identity")), Ok(()));

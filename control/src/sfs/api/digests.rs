@@ -2,8 +2,8 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{HeaderName, HeaderValue};
 use http::HeaderMap;
+use http::header::{HeaderName, HeaderValue};
 
 use crate::error::Error;
 use crate::sfs::model::Checksum;
@@ -135,7 +135,8 @@ mod tests {
 
     #[test]
     fn the_digest_of_a_form_is_not_that_of_its_file() {
-        let lines = [("content-digest", "sha-256=:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:"), ("x-checksum-sha256", HEX)];
+        let lines =
+            [("content-digest", "sha-256=:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:"), ("x-checksum-sha256", HEX)];
         let digest = expected(&map(&lines), Body::Form).unwrap().unwrap();
         assert_eq!(digest.to_string(), HEX);
     }

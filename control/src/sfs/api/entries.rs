@@ -134,8 +134,8 @@ pub(super) async fn delete(
     if evaluate(&headers, false, validators.as_ref())? == Verdict::Failed {
         return Err(Error::new(StatusCode::PRECONDITION_FAILED, SfsError::NotAsExpected.to_string()));
     }
-    let is_conditional = headers.contains_key(http::header::IF_MATCH)
-        || headers.contains_key(http::header::IF_UNMODIFIED_SINCE);
+    let is_conditional =
+        headers.contains_key(http::header::IF_MATCH) || headers.contains_key(http::header::IF_UNMODIFIED_SINCE);
     let expected = found.file.filter(|_| is_conditional).map(|file| file.checksum);
     let deletion = Deletion { is_recursive: how.recursive, expected };
     service.delete_entry(&actor, &namespace, &path, deletion, &context.cause()).await?;

@@ -229,7 +229,9 @@ mod tests {
         let much = "x".repeat(MAX_BESIDES_BYTES as usize + 200_000);
         let field = format!("--XX\r\nContent-Disposition: form-data; name=\"note\"\r\n\r\n{much}\r\n");
         let head = format!("--XX\r\nContent-Disposition: form-data; name=\"{much}\"; filename=\"a\"\r\n\r\n\r\n--XX--");
-        for text in [format!("{much}{FILE}--XX--"), format!("{field}{FILE}--XX--"), head, format!("{FILE}{field}--XX--")] {
+        for text in
+            [format!("{much}{FILE}--XX--"), format!("{field}{FILE}--XX--"), head, format!("{FILE}{field}--XX--")]
+        {
             assert_eq!(read(in_pieces(&text, 8192)).await, Err(413), "{}…", &text[..60]);
         }
         let fields = format!("{}{FILE}--XX--", FIELD.repeat(MAX_FIELDS));

@@ -224,7 +224,8 @@ mod tests {
     fn a_type_is_what_is_declared_or_what_the_name_says() {
         let meant = |declared, name: &str| super::meant(declared, &name.parse().unwrap()).as_str().to_owned();
         assert_eq!(meant(Some("text/csv"), "a.png"), "text/csv");
-        for vague in [None, Some(""), Some("application/octet-stream"), Some("APPLICATION/X-WWW-FORM-URLENCODED; a=b")] {
+        for vague in [None, Some(""), Some("application/octet-stream"), Some("APPLICATION/X-WWW-FORM-URLENCODED; a=b")]
+        {
             assert_eq!(meant(vague, "a.png"), "image/png", "{vague:?}");
         }
         assert_eq!(meant(Some("no type"), "a.PNG"), "image/png");

@@ -84,16 +84,15 @@ impl Transfers {
         let key = (user, checked(id)?);
         let begun = Progress { direction: Some(direction), total, ..waiting(&key.1) };
         let mut known = self.lock();
-        match known.get_mut(&key) {
-            Some(known) => {
-                known.progress.send_replace(begun);
-                known.ended_at = None;
-            }
-            None if !make_room(&mut known, user) => return Ok(None),
-            None => {
-                known.insert(key.clone(), Known { progress: watch::Sender::new(begun), ended_at: None });
-            }
+        if let Some(known) = known.get_mut(&key) {
+            known.progress.send_replace(begun);
+            known.ended_at = None;
+        } else if make_room(&mut known, user) {
+            known.insert(key.clone(), Known { progress: watch::Sender::new(begun), ended_at: None });
+        } else {
+            return Ok(None);
         }
+        drop(known);
         Ok(Some(Transfer { transfers: self.clone(), key, is_over: false }))
     }
 

@@ -14,6 +14,7 @@
 mod checksum;
 mod headers;
 
+use ::headers::{Expires, HeaderMapExt};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -23,7 +24,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{patch, post};
 use edd_events::clock::Micros;
 use edd_events::publisher::Cause;
-use ::headers::{Expires, HeaderMapExt};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderValue, StatusCode};
 

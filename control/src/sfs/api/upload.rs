@@ -208,9 +208,7 @@ fn text(headers: &HeaderMap) -> Option<&str> {
 /// A file that is there was not to be: 412 for who said so with `If-None-Match`, 409 for others.
 fn precondition(error: Error, is_creation: bool) -> Error {
     match error.status() {
-        StatusCode::CONFLICT if is_creation => {
-            Error::new(StatusCode::PRECONDITION_FAILED, error.message().to_owned())
-        }
+        StatusCode::CONFLICT if is_creation => Error::new(StatusCode::PRECONDITION_FAILED, error.message().to_owned()),
         _ => error,
     }
 }

@@ -40,23 +40,54 @@ impl Outcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Difference {
     /// An object without a row.
-    Stray { blob: BlobId, bytes: u64 },
+    Stray {
+        blob: BlobId,
+        bytes: u64,
+    },
     /// A row that is kept for nothing.
-    Loose { blob: BlobId },
+    Loose {
+        blob: BlobId,
+    },
     /// A row without an object.
-    Lost { blob: BlobId, bytes: u64 },
-    Size { blob: BlobId, expected: u64, actual: u64 },
+    Lost {
+        blob: BlobId,
+        bytes: u64,
+    },
+    Size {
+        blob: BlobId,
+        expected: u64,
+        actual: u64,
+    },
     /// The blobs of a content are not as long together as it is.
-    Pieces { content: i64, expected: u64, actual: u64 },
-    Checksum { content: i64, expected: Checksum, actual: Checksum },
+    Pieces {
+        content: i64,
+        expected: u64,
+        actual: u64,
+    },
+    Checksum {
+        content: i64,
+        expected: Checksum,
+        actual: Checksum,
+    },
     /// One of the four before, and files that suffer from it; the first ten of them.
-    Damaged { what: Box<Difference>, files: Vec<Location> },
+    Damaged {
+        what: Box<Difference>,
+        files: Vec<Location>,
+    },
     /// How many files have a content is not what was counted.
-    References { content: i64, counted: i64, actual: i64 },
+    References {
+        content: i64,
+        counted: i64,
+        actual: i64,
+    },
     /// The content of a file is gone.
-    Headless { file: Location },
+    Headless {
+        file: Location,
+    },
     /// The folder that an entry is in is not there.
-    Homeless { entry: Location },
+    Homeless {
+        entry: Location,
+    },
     /// What a namespace has is not what was counted.
     Usage {
         namespace: NamespaceName,

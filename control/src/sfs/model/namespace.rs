@@ -31,7 +31,10 @@ impl FromStr for NamespaceName {
             return Err(Invalid::new("name", "1 to 63 of a-z, 0-9 and -"));
         }
         if Self::RESERVED.contains(&text) {
-            return Err(Invalid::new("name", format!("any but {}, which are parts of paths", Self::RESERVED.join(", "))));
+            return Err(Invalid::new(
+                "name",
+                format!("any but {}, which are parts of paths", Self::RESERVED.join(", ")),
+            ));
         }
         Ok(Self(text.to_owned()))
     }

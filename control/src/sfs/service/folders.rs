@@ -2,9 +2,9 @@
 
 use edd_events::publisher::Cause;
 
+use super::Service;
 use super::access::lock;
 use super::room::missing_folders;
-use super::Service;
 use crate::sfs::error::SfsError;
 use crate::sfs::model::{Actor, Entry, FilePath, NamespaceName};
 use crate::sfs::store::namespaces::Change;

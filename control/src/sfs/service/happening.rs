@@ -1,9 +1,7 @@
 //! What happened, told to the other services in the transaction of the change.
 
 use edd_events::publisher::{Cause, PublishError, Publisher};
-use edd_proto::sfs::{
-    FileDeleted, FileUploaded, NamespaceCreated, NamespaceDeleted, NamespaceVisibilityChanged,
-};
+use edd_proto::sfs::{FileDeleted, FileUploaded, NamespaceCreated, NamespaceDeleted, NamespaceVisibilityChanged};
 use sqlx::AnyConnection;
 
 use crate::sfs::model::{FilePath, Namespace, Owner, Visibility};

@@ -109,13 +109,16 @@ impl Incoming {
     }
 
     /// Says that it is still being written, if it is time to, of all of its blobs.
-    async fn keep(&self, open: &mut Open) -> Result<(), SfsError> {
+    async fn keep(&mut self, open: &mut Open) -> Result<(), SfsError> {
         if self.service.now() < open.extend_at {
             return Ok(());
         }
         let (database, until) = (self.service.database(), self.service.write_lease());
-        for ids in [open.id].into_iter().chain(self.pieces.iter().map(|piece| piece.id)).collect::<Vec<_>>().chunks(500) {
-            blobs::extend(database.writer(), ids, until).await?;
+        let ids: Vec<BlobId> = self.pieces.iter().map(|piece| piece.id).chain([open.id]).collect();
+        for ids in ids.chunks(500) {
+            if blobs::extend(database.writer(), ids, until).await? < ids.len() as u64 {
+                return Err(SfsError::Stalled);
+            }
         }
         open.extend_at = self.service.extend_at();
         Ok(())

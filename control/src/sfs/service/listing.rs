@@ -72,12 +72,7 @@ impl Service {
     ///
     /// # Errors
     /// There is none that they see.
-    pub async fn stat(
-        &self,
-        visitor: &Visitor,
-        namespace: &NamespaceName,
-        path: &FilePath,
-    ) -> Result<Entry, SfsError> {
+    pub async fn stat(&self, visitor: &Visitor, namespace: &NamespaceName, path: &FilePath) -> Result<Entry, SfsError> {
         let namespace = self.namespace(visitor, namespace).await?;
         files::at(self.database().reader(), namespace.number, path).await?.ok_or(NO_FILE)
     }

@@ -2,9 +2,9 @@
 
 use edd_events::publisher::Cause;
 
+use super::Service;
 use super::access::{least_visible, lock};
 use super::happening::Teller;
-use super::Service;
 use crate::sfs::error::SfsError;
 use crate::sfs::model::{Actor, Namespace, NamespaceName, Visibility, Visitor};
 use crate::sfs::store::namespaces::{self, NewRow};

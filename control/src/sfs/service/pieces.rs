@@ -85,7 +85,8 @@ impl Pieces {
     /// Gives up what nobody has: it goes at once, instead of when its lease is over.
     pub(super) async fn abort(mut self) {
         let open = self.open.take();
-        let ids: Vec<BlobId> = self.whole.iter().map(|piece| piece.id).chain(open.as_ref().map(|open| open.id)).collect();
+        let ids: Vec<BlobId> =
+            self.whole.iter().map(|piece| piece.id).chain(open.as_ref().map(|open| open.id)).collect();
         if let Some(open) = open {
             open.writer.abort().await;
         }

@@ -4,10 +4,10 @@ use edd_events::database::Transaction;
 use edd_events::publisher::Cause;
 use sqlx::AnyConnection;
 
+use super::Service;
 use super::access::lock;
 use super::happening::Teller;
 use super::room::{check_replace, missing_folders};
-use super::Service;
 use crate::sfs::error::SfsError;
 use crate::sfs::model::{Actor, Checksum, Entry, File, FilePath, MediaType, Replace};
 use crate::sfs::store::blobs::Piece;

@@ -19,9 +19,14 @@ pub(in crate::sfs) struct Admitted {
 /// As much as may come.
 #[derive(Clone, Copy, Debug)]
 enum Limit {
-    File { most_bytes: u64 },
+    File {
+        most_bytes: u64,
+    },
     /// A quota that what is replaced gives some room to.
-    Quota { quota: Quota, replaced_bytes: u64 },
+    Quota {
+        quota: Quota,
+        replaced_bytes: u64,
+    },
 }
 
 impl Limit {
@@ -67,7 +72,8 @@ impl Service {
         self.check_room(&mut connection, &namespace, change).await?;
         let quotas = self.quotas(&mut connection, &namespace).await?.into_iter();
         let file = self.config().quotas.file_bytes.map(|most_bytes| Limit::File { most_bytes });
-        let limits = quotas.filter(|quota| quota.unit == Unit::Bytes).map(|quota| Limit::Quota { quota, replaced_bytes });
+        let limits =
+            quotas.filter(|quota| quota.unit == Unit::Bytes).map(|quota| Limit::Quota { quota, replaced_bytes });
         let admitted = Admitted { namespace, limits: limits.chain(file).collect() };
         admitted.check(target.declared_bytes.unwrap_or_default())?;
         Ok(admitted)

@@ -130,12 +130,7 @@ impl Shares {
     ///
     /// # Errors
     /// The database fails.
-    pub async fn list(
-        &self,
-        actor: &Actor,
-        after: i64,
-        most: u32,
-    ) -> Result<Vec<(Share, NamespaceName)>, ShareError> {
+    pub async fn list(&self, actor: &Actor, after: i64, most: u32) -> Result<Vec<(Share, NamespaceName)>, ShareError> {
         let reader = self.service.database().reader();
         Ok(shares::of_user(reader, actor.owner.user, after, most.min(MAX_LISTED)).await?)
     }
@@ -176,13 +171,7 @@ impl Shares {
         Ok(Open { share, namespace })
     }
 
-    async fn check(
-        &self,
-        share: &Share,
-        hash: &str,
-        password: &Password,
-        network: Network,
-    ) -> Result<(), ShareError> {
+    async fn check(&self, share: &Share, hash: &str, password: &Password, network: Network) -> Result<(), ShareError> {
         // With the hash, so that it stands for this link alone.
         let known = Sha256::new().chain_update(hash).chain_update([0]).chain_update(password.as_bytes());
         let (known, now) = (known.finalize().into(), self.service.now());

@@ -196,12 +196,7 @@ impl Transfer<'_> {
         self.way == Way::Move && (is_same || is_unlimited && self.source.owner == self.destination.owner)
     }
 
-    async fn tell(
-        &self,
-        connection: &mut AnyConnection,
-        teller: Teller<'_>,
-        actor: &Actor,
-    ) -> Result<(), SfsError> {
+    async fn tell(&self, connection: &mut AnyConnection, teller: Teller<'_>, actor: &Actor) -> Result<(), SfsError> {
         for entry in self.entries.iter().filter(|entry| !entry.is_folder()) {
             if self.way == Way::Move {
                 teller.removed(connection, (self.source.number, &entry.path), Some(actor.owner)).await?;

@@ -16,8 +16,8 @@ use super::{Placed, Service};
 use crate::sfs::error::SfsError;
 use crate::sfs::model::{Actor, Checksum, Entry, Replace, Target, Upload, UploadId};
 use crate::sfs::store::namespaces::Change;
-use crate::sfs::store::uploads::{self, Arrival};
 use crate::sfs::store::signed;
+use crate::sfs::store::uploads::{self, Arrival};
 
 /// Who adds to an upload says so three times in this. A connection that is dead and not closed, or a process that is,
 /// keeps others from going on for so long.

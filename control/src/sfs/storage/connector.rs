@@ -41,7 +41,8 @@ impl Connector {
         tcp.set_nodelay(true);
         tcp.enforce_http(false);
         let tls = HttpsConnectorBuilder::new().with_native_roots();
-        let tls = tls.map_err(|error| StorageError::Settings(format!("the system's certificate authorities: {error}")))?;
+        let tls =
+            tls.map_err(|error| StorageError::Settings(format!("the system's certificate authorities: {error}")))?;
         let connector = tls.https_or_http().enable_http1().wrap_connector(tcp);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
@@ -111,7 +112,8 @@ where
             let broken = |error| HttpError::new(HttpErrorKind::Interrupted, WithCauses::of(&error));
             return Poll::Ready(frame.map(|frame| frame.map_err(broken)));
         }
-        let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + READ_TIMEOUT)));
+        let deadline =
+            self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + READ_TIMEOUT)));
         deadline.as_mut().poll(cx).map(|()| Some(Err(late("no more of an answer", READ_TIMEOUT))))
     }
 

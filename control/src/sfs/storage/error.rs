@@ -94,9 +94,14 @@ mod tests {
         for kind in [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::FileTooLarge] {
             let wrapped = object_store::Error::Generic { store: "disk", source: Box::new(io::Error::from(kind)) };
             assert!(matches!(said("disk", wrapped), StorageError::Full), "{kind}");
-            assert!(matches!(StorageError::disk(Path::new("/x"), &io::Error::from(kind)), StorageError::Full), "{kind}");
+            assert!(
+                matches!(StorageError::disk(Path::new("/x"), &io::Error::from(kind)), StorageError::Full),
+                "{kind}"
+            );
         }
-        for answer in ["status code: 507 Insufficient Storage: ", "status code: 403 Forbidden: <Code>QuotaExceeded</Code>"] {
+        for answer in
+            ["status code: 507 Insufficient Storage: ", "status code: 403 Forbidden: <Code>QuotaExceeded</Code>"]
+        {
             assert!(matches!(said("S3", answer), StorageError::Full), "{answer}");
         }
     }
@@ -105,6 +110,9 @@ mod tests {
     fn a_network_is_away_and_a_disk_is_broken() {
         assert!(matches!(said("S3", "status code: 503"), StorageError::Away(_)));
         let broken = said("disk", io::Error::from(ErrorKind::PermissionDenied));
-        assert!(matches!(&broken, StorageError::Broken(_)) && broken.to_string().contains("permission denied"), "{broken}");
+        assert!(
+            matches!(&broken, StorageError::Broken(_)) && broken.to_string().contains("permission denied"),
+            "{broken}"
+        );
     }
 }

@@ -55,7 +55,10 @@ impl Folder {
         let mut removed = 0;
         for name in BlobId::folders() {
             let folder = self.0.join(name);
-            removed += blocking(move || sweep_folder(&folder, idle).map_err(|(file, error)| StorageError::disk(&file, &error))).await?;
+            removed += blocking(move || {
+                sweep_folder(&folder, idle).map_err(|(file, error)| StorageError::disk(&file, &error))
+            })
+            .await?;
         }
         Ok(removed)
     }

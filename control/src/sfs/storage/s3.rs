@@ -42,7 +42,11 @@ pub struct S3Settings {
 impl fmt::Debug for S3Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { bucket, prefix, endpoint, .. } = self;
-        f.debug_struct("S3Settings").field("bucket", bucket).field("prefix", prefix).field("endpoint", endpoint).finish_non_exhaustive()
+        f.debug_struct("S3Settings")
+            .field("bucket", bucket)
+            .field("prefix", prefix)
+            .field("endpoint", endpoint)
+            .finish_non_exhaustive()
     }
 }
 

@@ -26,10 +26,13 @@ pub struct BlobWriter {
     written_bytes: u64,
 }
 
+/// Parts of an object. Nobody locks it: the mutex lets what holds a writer be seen from several threads.
+type Unlocked = Mutex<Box<dyn MultipartUpload>>;
+
 /// What of a blob is gone to the store.
 struct Upload {
-    /// None once it is at its end. In a mutex, which nobody ever waits for, so that a writer can be lent out.
-    parts: Option<Mutex<Box<dyn MultipartUpload>>>,
+    /// None once it is at its end.
+    parts: Option<Unlocked>,
     in_flight: JoinSet<object_store::Result<()>>,
 }
 
@@ -95,7 +98,7 @@ impl BlobWriter {
         let sent = async {
             if self.upload.is_none() {
                 let parts = self.store.objects.put_multipart(&self.id.key()).await?;
-                self.upload = Some(Upload { parts: Some(Mutex::new(parts)), in_flight: JoinSet::new() });
+                self.upload = Some(Upload { parts: Some(Unlocked::new(parts)), in_flight: JoinSet::new() });
             }
             match &mut self.upload {
                 Some(upload) => upload.send(part).await,
@@ -113,7 +116,10 @@ impl BlobWriter {
 
 impl fmt::Debug for BlobWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BlobWriter").field("id", &self.id).field("written_bytes", &self.written_bytes).finish_non_exhaustive()
+        f.debug_struct("BlobWriter")
+            .field("id", &self.id)
+            .field("written_bytes", &self.written_bytes)
+            .finish_non_exhaustive()
     }
 }
 
@@ -121,7 +127,8 @@ impl Upload {
     async fn send(&mut self, part: PutPayload) -> object_store::Result<()> {
         self.wait(MAX_PARTS_IN_FLIGHT - 1).await?;
         if let Some(parts) = &mut self.parts {
-            self.in_flight.spawn(lent(parts).put_part(part));
+            let sending = parts.get_mut().unwrap_or_else(PoisonError::into_inner).put_part(part);
+            self.in_flight.spawn(sending);
         }
         Ok(())
     }
@@ -139,7 +146,7 @@ impl Upload {
     async fn complete(&mut self) -> object_store::Result<()> {
         self.wait(0).await?;
         if let Some(parts) = &mut self.parts {
-            lent(parts).complete().await?;
+            parts.get_mut().unwrap_or_else(PoisonError::into_inner).complete().await?;
             self.parts = None;
         }
         Ok(())
@@ -162,12 +169,9 @@ impl Drop for Upload {
     }
 }
 
-fn lent(parts: &mut Mutex<Box<dyn MultipartUpload>>) -> &mut dyn MultipartUpload {
-    parts.get_mut().unwrap_or_else(PoisonError::into_inner).as_mut()
-}
-
-async fn given_up(mut parts: Mutex<Box<dyn MultipartUpload>>) {
-    if let Err(error) = lent(&mut parts).abort().await {
+async fn given_up(parts: Unlocked) {
+    let mut parts = parts.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if let Err(error) = parts.abort().await {
         // An upload whose completion failed half-way is at its end already.
         tracing::debug!(%error, "an unfinished blob is left for the sweep");
     }

@@ -39,18 +39,14 @@ pub async fn extend(connection: impl Connection<'_>, ids: &[BlobId], due_at: Mic
 
 /// Makes a blob that nobody will need garbage at once.
 pub async fn expire(connection: impl Connection<'_>, id: BlobId, now: Micros) -> sqlx::Result<()> {
-    let update = query("UPDATE blobs SET due_at = $1 WHERE id = $2 AND content IS NULL AND upload IS NULL AND due_at > $1");
+    let update =
+        query("UPDATE blobs SET due_at = $1 WHERE id = $2 AND content IS NULL AND upload IS NULL AND due_at > $1");
     update.bind(now).bind(id.to_string()).execute(connection).await?;
     Ok(())
 }
 
 /// Gives a blob that was written to a content. False: the time to write it was over, and it is being removed, or gone.
-pub async fn attach(
-    connection: impl Connection<'_>,
-    piece: Piece,
-    content: i64,
-    ordinal: usize,
-) -> sqlx::Result<bool> {
+pub async fn attach(connection: impl Connection<'_>, piece: Piece, content: i64, ordinal: usize) -> sqlx::Result<bool> {
     let statement = "UPDATE blobs SET content = $1, ordinal = $2, size = $3, upload = NULL, due_at = NULL \
                      WHERE id = $4 AND content IS NULL AND (due_at > 0 OR (due_at IS NULL AND upload IS NOT NULL))";
     let update = query(statement).bind(content).bind(signed(ordinal as u64)).bind(signed(piece.size));

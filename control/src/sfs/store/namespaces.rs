@@ -154,9 +154,8 @@ pub async fn page(
     most: u32,
 ) -> sqlx::Result<Vec<Namespace>> {
     let orphaned = if is_orphaned { "AND user_id IS NULL" } else { "" };
-    let statement = format!(
-        "SELECT * FROM namespaces WHERE name > $1 AND deleted_at IS NULL {orphaned} ORDER BY name LIMIT $2"
-    );
+    let statement =
+        format!("SELECT * FROM namespaces WHERE name > $1 AND deleted_at IS NULL {orphaned} ORDER BY name LIMIT $2");
     let select = query(AssertSqlSafe(statement)).bind(cursor(after)).bind(i64::from(most));
     select.fetch_all(connection).await?.iter().map(read).collect()
 }

@@ -47,7 +47,9 @@ fn read(row: &AnyRow) -> sqlx::Result<Share> {
         made_by: Owner { user: parsed(row, "user_id")?, number: row.try_get("user_number")? },
         password: row.try_get("password")?,
         expires_at: row.try_get("expires_at")?,
-        downloads_left: left.map(|left| u32::try_from(left).map_err(|_| unknown("downloads_left", left))).transpose()?,
+        downloads_left: left
+            .map(|left| u32::try_from(left).map_err(|_| unknown("downloads_left", left)))
+            .transpose()?,
         downloads: count(row, "downloads")?,
         created_at: row.try_get("created_at")?,
     })

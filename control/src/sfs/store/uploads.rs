@@ -191,12 +191,6 @@ pub async fn expired(connection: impl Connection<'_>, now: Micros, most: u32) ->
     rows.iter().map(|row| parsed(row, "id")).collect()
 }
 
-/// When the next one's time is over.
-pub async fn next_expiry(connection: impl Connection<'_>) -> sqlx::Result<Option<Micros>> {
-    let select = query_scalar("SELECT expires_at FROM uploads ORDER BY expires_at LIMIT 1");
-    select.fetch_optional(connection).await
-}
-
 /// Bytes that open uploads into the namespaces of `owner` have set aside.
 pub async fn reserved_bytes(connection: impl Connection<'_>, owner: UserId) -> sqlx::Result<u64> {
     let statement = "SELECT CAST(COALESCE(SUM(uploads.length), 0) AS BIGINT) AS bytes FROM uploads \
@@ -213,12 +207,7 @@ pub async fn reserved_in(connection: impl Connection<'_>, namespace: i64) -> sql
 }
 
 /// Forgets `most` uploads into a namespace that is gone. Whether there may be more.
-pub async fn forget_some(
-    connection: &mut AnyConnection,
-    namespace: i64,
-    most: u32,
-    now: Micros,
-) -> sqlx::Result<bool> {
+pub async fn forget_some(connection: &mut AnyConnection, namespace: i64, most: u32, now: Micros) -> sqlx::Result<bool> {
     let select = query("SELECT id FROM uploads WHERE namespace = $1 ORDER BY id LIMIT $2");
     let rows = select.bind(namespace).bind(i64::from(most)).fetch_all(&mut *connection).await?;
     for row in &rows {

@@ -19,8 +19,7 @@ pub async fn names(connection: impl Connection<'_>, users: &[UserId]) -> sqlx::R
     if users.is_empty() {
         return Ok(Vec::new());
     }
-    let statement =
-        format!("SELECT user_id, username FROM user_cache WHERE user_id IN ({})", places(1, users.len()));
+    let statement = format!("SELECT user_id, username FROM user_cache WHERE user_id IN ({})", places(1, users.len()));
     let select = users.iter().fold(query(sqlx::AssertSqlSafe(statement)), |select, user| select.bind(user.to_string()));
     let rows = select.fetch_all(connection).await?;
     rows.iter().map(|row| Ok((parsed(row, "user_id")?, row.try_get("username")?))).collect()

@@ -198,7 +198,8 @@ mod tests {
     fn metadata_says_where_the_file_goes() {
         let read = |value: &str| metadata(&map(&[("upload-metadata", value)]));
         // media, holidays/1.png, 1.png, image/png, true
-        let all = "namespace bWVkaWE=,path aG9saWRheXMvMS5wbmc=,filename MS5wbmc=,filetype aW1hZ2UvcG5n,overwrite dHJ1ZQ==";
+        let all =
+            "namespace bWVkaWE=,path aG9saWRheXMvMS5wbmc=,filename MS5wbmc=,filetype aW1hZ2UvcG5n,overwrite dHJ1ZQ==";
         let expected = Metadata {
             namespace: Some("media".into()),
             path: Some("holidays/1.png".into()),

@@ -12,9 +12,32 @@ fn what_people_call_files_is_kept() {
     let longest = [&*"x".repeat(255); 4].join("/") + "/";
     let longest = &longest[..1023].to_owned();
     for text in [
-        "a", "a/b.txt", "...", "..a", "a..", ".hidden", "a b", "%2e%2e", "c:", "con", "a:b*c?d\"e<f>g|h", "~", "-rf",
-        "naïve café.txt", "文件/資料.pdf", "файл", "👩\u{200d}👩\u{200d}👧.png", "❤\u{fe0f}\u{200d}🔥",
-        "می\u{200c}خواهم.txt", "क्\u{200d}ष", "½ and 1⁄2", "ﬁle", "ａ", &longest_part, &deepest, longest,
+        "a",
+        "a/b.txt",
+        "...",
+        "..a",
+        "a..",
+        ".hidden",
+        "a b",
+        "%2e%2e",
+        "c:",
+        "con",
+        "a:b*c?d\"e<f>g|h",
+        "~",
+        "-rf",
+        "naïve café.txt",
+        "文件/資料.pdf",
+        "файл",
+        "👩\u{200d}👩\u{200d}👧.png",
+        "❤\u{fe0f}\u{200d}🔥",
+        "می\u{200c}خواهم.txt",
+        "क्\u{200d}ष",
+        "½ and 1⁄2",
+        "ﬁle",
+        "ａ",
+        &longest_part,
+        &deepest,
+        longest,
     ] {
         assert_eq!(path(text).as_str(), text);
     }
@@ -22,7 +45,8 @@ fn what_people_call_files_is_kept() {
 
 #[test]
 fn one_name_is_one_sequence_of_bytes() {
-    for (one, other) in [("cafe\u{301}", "café"), ("\u{212b}", "å".to_uppercase().as_str()), ("\u{1100}\u{1161}", "가")] {
+    for (one, other) in [("cafe\u{301}", "café"), ("\u{212b}", "å".to_uppercase().as_str()), ("\u{1100}\u{1161}", "가")]
+    {
         assert_eq!(path(one), path(other));
         assert_eq!(path(one).as_str(), other);
     }

@@ -27,7 +27,8 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 #[tokio::test]
 async fn what_is_written_is_read() {
     let (_folder, store) = store();
-    let sizes = [(1, 1), (70_000, 999), (MIB / 2, MIB), (MIB / 2 + 1, 100_000), (3 * MIB + 7, 300_000), (3 * MIB, MIB / 2)];
+    let sizes =
+        [(1, 1), (70_000, 999), (MIB / 2, MIB), (MIB / 2 + 1, 100_000), (3 * MIB + 7, 300_000), (3 * MIB, MIB / 2)];
     suite::what_is_written_is_read(&store, &sizes).await;
 }
 

@@ -7,7 +7,12 @@ use crate::sfs::storage::{BlobStore, S3Settings, StorageError};
 
 fn settings(server: &S3, prefix: &str) -> S3Settings {
     let variables = server.variables().map(|(name, value)| (name.to_owned(), value.to_owned()));
-    S3Settings { bucket: server.bucket(), prefix: prefix.to_owned(), endpoint: Some(server.url()), variables: variables.into() }
+    S3Settings {
+        bucket: server.bucket(),
+        prefix: prefix.to_owned(),
+        endpoint: Some(server.url()),
+        variables: variables.into(),
+    }
 }
 
 fn store(prefix: &str) -> BlobStore {
@@ -71,7 +76,10 @@ fn settings_are_checked_and_say_no_secret() {
     assert!(matches!(refused, StorageError::Settings(_)), "{refused}");
     assert!(!format!("{bad:?}{refused}").contains("hush"));
     let good = S3Settings {
-        variables: vec![("AWS_ACCESS_KEY_ID".to_owned(), "us".to_owned()), ("AWS_SECRET_ACCESS_KEY".to_owned(), "hush".to_owned())],
+        variables: vec![
+            ("AWS_ACCESS_KEY_ID".to_owned(), "us".to_owned()),
+            ("AWS_SECRET_ACCESS_KEY".to_owned(), "hush".to_owned()),
+        ],
         ..bad
     };
     assert!(!format!("{:?}", BlobStore::s3(&good).expect("a store")).contains("hush"));
