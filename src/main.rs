@@ -20,6 +20,7 @@ mod fleet;
 mod follower;
 mod gateway;
 mod healthcheck;
+mod lingering;
 mod logging;
 mod manual;
 mod plane;
