@@ -7,6 +7,7 @@ mod admin;
 mod body;
 mod condition;
 mod content;
+mod dav;
 mod digests;
 mod disposition;
 mod download;
@@ -84,6 +85,7 @@ pub(super) fn router(service: Service, shares: Shares, verifier: Verifier) -> Ro
         .route("/storage/shares/{token}", get(shares::open).delete(shares::revoke))
         .route("/storage/shares/{token}/{*path}", get(shares::open_below))
         .merge(tus::routes())
+        .merge(dav::routes())
         .merge(admin_routes(""))
         .merge(admin_routes("/storage"))
         .route("/sse/progress", get(sse::open))

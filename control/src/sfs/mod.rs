@@ -13,6 +13,7 @@
 mod api;
 pub mod check;
 pub mod config;
+mod dav;
 pub mod error;
 pub mod keeper;
 pub mod model;
