@@ -1,5 +1,7 @@
 //! The file share as a part of this process: its settings, its store, its start, its API.
 
+pub mod check;
+
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
