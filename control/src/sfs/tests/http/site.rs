@@ -49,7 +49,6 @@ pub struct Site {
     _scratch: Scratch,
     pub clock: ManualClock,
     pub database: Database,
-    pub sfs: Sfs,
     router: Router,
 }
 
@@ -78,7 +77,7 @@ impl Site {
         let sfs = Sfs::new(config, foundation, verifier).expect("the share");
         let peer = MockConnectInfo(SocketAddr::from(([127, 0, 0, 1], 1)));
         let router = tracked(sfs.router(), TrustedProxies::loopback()).layer(peer);
-        let site = Self { _scratch: scratch, clock, database, sfs, router };
+        let site = Self { _scratch: scratch, clock, database, router };
         site.post("/storage/namespaces", &json!({"name": "docs"})).await.ok();
         site
     }

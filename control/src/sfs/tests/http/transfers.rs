@@ -26,7 +26,7 @@ async fn an_upload_and_a_download_are_followed() {
     ] {
         let id = &request[request.len() - 2..];
         let follower = site.ann(&format!("GET {path}?id={id}")).begin().await;
-        let pieces = stream::iter(vec![Ok::<_, std::io::Error>("x".repeat(1000)); 5]);
+        let pieces = stream::iter((0..5).map(|_| Ok::<_, std::io::Error>("x".repeat(1000))));
         let call = site.ann(request).header("x-file-size", "5000").body(Body::from_stream(pieces));
         assert!(call.send().await.status < 300, "{request}");
         let told = told(follower).await;

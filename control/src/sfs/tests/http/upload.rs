@@ -139,7 +139,7 @@ async fn names_that_are_none_are_refused() {
     let site = Site::new().await;
     let long = "x".repeat(256);
     let deep = ["a"; 33].join("/");
-    let path = ["x".repeat(200); 6].join("/");
+    let path = vec!["x".repeat(200); 6].join("/");
     for name in [
         "..",
         "../a",
