@@ -21,6 +21,7 @@ mod fleet;
 mod follower;
 mod gateway;
 mod healthcheck;
+mod lingering;
 mod logging;
 mod manual;
 mod plane;

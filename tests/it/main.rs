@@ -37,6 +37,7 @@ mod protocols;
 mod reasons;
 mod reload;
 mod settings;
+mod sfs;
 mod slow;
 mod smuggling;
 mod ssh;
