@@ -73,7 +73,9 @@ impl Stage {
         deployment.set(Role::Gateway, "SFS_SERVICE_URL", &format!("http://{share}"));
         deployment.start().await;
         let nginx = Nginx::start();
-        deployment.gateway().write_routes(&format!("routes: [{{host: {NGINX_HOST}, target: '127.0.0.1:{}'}}]", nginx.port));
+        deployment
+            .gateway()
+            .write_routes(&format!("routes: [{{host: {NGINX_HOST}, target: '127.0.0.1:{}'}}]", nginx.port));
         let token = deployment.register().await.token;
         let stage = Self { deployment, nginx, share, token, _nats: nats };
         stage.until_ready().await;
@@ -102,7 +104,8 @@ impl Stage {
 
     pub fn server(&self, way: Way) -> Server {
         let gateway = self.deployment.gateway().http;
-        let nginx = |address| Server { address, host: NGINX_HOST.to_owned(), prefix: String::new(), token: String::new() };
+        let nginx =
+            |address| Server { address, host: NGINX_HOST.to_owned(), prefix: String::new(), token: String::new() };
         let share = |address| Server {
             address,
             host: HOST.to_owned(),

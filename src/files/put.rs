@@ -27,7 +27,8 @@ pub async fn put(args: &PutArgs) -> Result<(), Failure> {
 
 async fn stdin(args: &PutArgs, server: &Server) -> Result<Vec<Done>, Failure> {
     let target = args.target.place().filter(|_| !args.target.is_folder);
-    let target = target.ok_or_else(|| Failure::new(Code::Failure, "what comes from stdin needs a name in the share"))?;
+    let target =
+        target.ok_or_else(|| Failure::new(Code::Failure, "what comes from stdin needs a name in the share"))?;
     let progress = Progress::new(None);
     let done = send_stdin(server, &target, args.overwrite, &progress).await;
     progress.end();
@@ -58,9 +59,8 @@ fn uploads(args: &PutArgs) -> Result<Vec<Upload>, Failure> {
     let about = std::fs::metadata(source).map_err(|error| failed(&error))?;
     // No upload may have more than a thousand.
     let piece_bytes = |size: u64| (args.piece_mib << 20).max(size.div_ceil(MAX_PIECES));
-    let upload = |file, size, target| {
-        Upload { file, size, target, overwrite: *overwrite, piece_bytes: piece_bytes(size) }
-    };
+    let upload =
+        |file, size, target| Upload { file, size, target, overwrite: *overwrite, piece_bytes: piece_bytes(size) };
     if about.is_file() {
         return Ok(vec![upload(source.clone(), about.len(), args.target.receive(&name(source)?))]);
     }

@@ -122,9 +122,10 @@ async fn an_upload_goes_on_after_the_client_was_killed_and_the_server_too() {
     site.files(&["get", "docs/large", "part/whole"]).run().await.ok();
     assert!(std::fs::read(part.join("whole")).expect("the file") == bytes);
     let sent = |line: &crate::harness::LogLine| line.json["bytes_out"].as_u64().unwrap_or_default();
-    let log = site.deployment.gateway().wait_log("the download", |line| {
-        line.field("path") == "/storage/docs/large" && line.field("method") == "GET"
-    });
+    let log = site
+        .deployment
+        .gateway()
+        .wait_log("the download", |line| line.field("path") == "/storage/docs/large" && line.field("method") == "GET");
     assert_eq!(sent(&log.await), 4 * 1024 * 1024);
     // A part that is wrong is noticed, and the next run begins anew.
     std::fs::write(part.join(&name), vec![0; 1000]).expect("a part");

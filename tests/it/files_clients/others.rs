@@ -148,10 +148,15 @@ async fn webdav_asks_for_credentials_and_keeps_what_it_should() {
     assert_eq!(method("PROPFIND", "others").await, "404");
     assert_eq!(method("LOCK", "docs/a").await.split(' ').next(), Some("400"), "a lock without a body is none");
     // A page that is opened from here runs nothing.
-    site.curl(&["--request", "PUT", "--data-binary", "<script>1</script>", &format!("{dav}/docs/x.html")]).run().await.ok();
+    site.curl(&["--request", "PUT", "--data-binary", "<script>1</script>", &format!("{dav}/docs/x.html")])
+        .run()
+        .await
+        .ok();
     let head = site.curl(&["--head", &format!("{dav}/docs/x.html")]).run().await;
     let head = head.ok().to_ascii_lowercase();
-    for line in ["content-security-policy: sandbox", "x-content-type-options: nosniff", "content-disposition: attachment"] {
+    for line in
+        ["content-security-policy: sandbox", "x-content-type-options: nosniff", "content-disposition: attachment"]
+    {
         assert!(head.contains(line), "{line} in {head}");
     }
     site.deployment.stop().await;

@@ -22,7 +22,8 @@ fn store(prefix: &str) -> BlobStore {
 #[tokio::test]
 async fn what_is_written_is_read() {
     suite::what_is_written_is_read(&store(""), &[(1, 1), (70_000, 999)]).await;
-    suite::what_is_written_is_read(&store("one/two"), &[(300_000, 70_000), (8 * MIB, MIB), (17 * MIB, 3 * MIB + 1)]).await;
+    suite::what_is_written_is_read(&store("one/two"), &[(300_000, 70_000), (8 * MIB, MIB), (17 * MIB, 3 * MIB + 1)])
+        .await;
 }
 
 #[tokio::test]
