@@ -1,5 +1,7 @@
 //! The file share as a part of this process: its settings, its store, its start, its API.
 
+pub mod check;
+
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -100,7 +102,8 @@ impl StoreArgs {
     /// What AWS's tools would read.
     fn variables(&self) -> Result<Vec<(String, String)>, Failure> {
         const SECRET: &str = "AWS_SECRET_ACCESS_KEY";
-        let given = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let given =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         let mut variables: Vec<_> = given.filter(|(name, _)| name.starts_with("AWS_") && name != SECRET).collect();
         let secret = std::env::var(SECRET).ok().map(Secret::from);
         if let Some(secret) = secret::resolve(SECRET, secret, self.s3_secret_key_file.clone())? {
@@ -166,12 +169,7 @@ pub struct SfsRole {
 
 impl SfsRole {
     /// Opens the store and the database, brings that up to date, follows the auth service, and keeps the house.
-    pub async fn start(
-        args: &SfsArgs,
-        place: Place<'_>,
-        data_dir: &Path,
-        domain: &HostName,
-    ) -> Result<Self, Failure> {
+    pub async fn start(args: &SfsArgs, place: Place<'_>, data_dir: &Path, domain: &HostName) -> Result<Self, Failure> {
         let (store, config) = (args.store.open(data_dir)?, args.config(&place));
         let (clock, publisher) = (place.plane.clock.clone(), SFS.publisher(place.plane));
         let departures = Departures::new(publisher, clock.clone(), config.on_user_delete);

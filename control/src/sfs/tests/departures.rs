@@ -68,7 +68,8 @@ async fn what_they_had_is_nobodys(kind: Kind) {
     fixture.events().await;
     depart(&fixture, ANN).await;
     let events = fixture.events().await;
-    let [AnyEvent::NamespaceVisibilityChanged(first), AnyEvent::NamespaceVisibilityChanged(second)] = &events[..] else {
+    let [AnyEvent::NamespaceVisibilityChanged(first), AnyEvent::NamespaceVisibilityChanged(second)] = &events[..]
+    else {
         panic!("{events:?}")
     };
     for (event, called, visibility) in [(first, "all", "public"), (second, "docs", "private")] {
@@ -80,7 +81,10 @@ async fn what_they_had_is_nobodys(kind: Kind) {
     assert_eq!(fixture.events().await, [], "once is enough");
     let admin = actor(ROOT).admin.expect("an administrator");
     let orphaned = fixture.service.all_namespaces(admin, Which::Orphaned, None, 10).await.expect("a list");
-    assert_eq!(orphaned.iter().map(|it| (it.name.as_str(), it.owner)).collect::<Vec<_>>(), [("all", None), ("docs", None)]);
+    assert_eq!(
+        orphaned.iter().map(|it| (it.name.as_str(), it.owner)).collect::<Vec<_>>(),
+        [("all", None), ("docs", None)]
+    );
     fixture.open(BOB, "all", "a").await.expect("it is as public as before");
     assert!(matches!(fixture.open(BOB, "docs", "a").await, Err(SfsError::NotFound("namespace"))));
     fixture.put_as(ROOT, target("docs", "b"), b"more").await.expect("administrators write");

@@ -74,9 +74,7 @@ async fn an_empty_file_needs_no_object(kind: Kind) {
 
 async fn what_is_there_is_replaced_only_if_it_is_to_be(kind: Kind) {
     let fixture = fixture(kind).await;
-    let put = async |replace, bytes: &[u8]| {
-        fixture.put(Target { replace, ..target("docs", "a") }, bytes).await
-    };
+    let put = async |replace, bytes: &[u8]| fixture.put(Target { replace, ..target("docs", "a") }, bytes).await;
     for replace in [Replace::Existing, Replace::Matching(checksum(b"one"))] {
         assert!(matches!(put(replace, b"one").await, Err(SfsError::NotAsExpected)), "{replace:?}");
     }
@@ -245,7 +243,8 @@ async fn files_are_told_of(kind: Kind) {
     fixture.file("docs", "a/b", b"1").await;
     fixture.delete(ANN, "docs", "a/b", false).await.expect("deleted");
     let events = fixture.events().await;
-    let [AnyEvent::FileUploaded(first), AnyEvent::FileUploaded(second), AnyEvent::FileDeleted(gone)] = &events[..] else {
+    let [AnyEvent::FileUploaded(first), AnyEvent::FileUploaded(second), AnyEvent::FileDeleted(gone)] = &events[..]
+    else {
         panic!("{events:?}")
     };
     assert_eq!((first.namespace_id, &*first.path, first.size_bytes), (made.number, "a/b", 5));

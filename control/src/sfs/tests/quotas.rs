@@ -48,7 +48,8 @@ async fn a_refusal_names_the_limit_what_is_used_and_what_was_asked(kind: Kind) {
     let expected = Quota { whose: Whose::User, unit: Unit::Bytes, most: 1000, used: 600, asked: 401 };
     assert_eq!(quota(early), expected);
     assert_eq!(quota(fixture.put(target("pics", "b"), &[1; 401]).await), expected);
-    let text = "the namespace's owner may have 1000 bytes, 600 are used, and this needs 401 more: delete something first";
+    let text =
+        "the namespace's owner may have 1000 bytes, 600 are used, and this needs 401 more: delete something first";
     assert_eq!(expected.to_string(), text);
     fixture.put(target("pics", "b"), &[1; 400]).await.expect("all of it");
     // Whoever writes, it is the owner's.
