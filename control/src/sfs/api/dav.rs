@@ -59,7 +59,8 @@ async fn serve(State(api): State<Api>, context: Context, request: Request) -> Re
 
 fn challenged(mut response: Response) -> Response {
     if response.status() == StatusCode::UNAUTHORIZED {
-        response.headers_mut().append(WWW_AUTHENTICATE, CHALLENGE);
+        // Alone: some clients look at the first challenge only.
+        response.headers_mut().insert(WWW_AUTHENTICATE, CHALLENGE);
     }
     response
 }
