@@ -20,9 +20,9 @@ use crate::exit::Failure;
 use crate::files::FilesCommand;
 use crate::logging;
 use crate::plane::PlaneArgs;
-use crate::sfs::check::SfsCommand;
 use crate::settings::{GatewayArgs, Networks, PortsArgs, parse_networks, parse_seconds};
 use crate::sfs::SfsArgs;
+use crate::sfs::check::SfsCommand;
 
 /// One command that is the whole edge of a small container cloud.
 #[derive(Debug, Parser)]

@@ -59,7 +59,8 @@ impl Server {
         tcp.enforce_http(false);
         let tls = HttpsConnectorBuilder::new().with_native_roots();
         let tls = tls.map_err(|error| Failure::config(format!("the system's certificate authorities: {error}")))?;
-        let client = Client::builder(TokioExecutor::new()).build(tls.https_or_http().enable_http1().wrap_connector(tcp));
+        let client =
+            Client::builder(TokioExecutor::new()).build(tls.https_or_http().enable_http1().wrap_connector(tcp));
         Ok(Self { client, base, token })
     }
 

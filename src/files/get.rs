@@ -132,7 +132,13 @@ impl Remote {
     }
 
     /// Fetches it to `target`, under another name until it is whole and right.
-    async fn fetch(&self, server: &Server, target: &Path, overwrite: bool, progress: &Progress) -> Result<Done, Failure> {
+    async fn fetch(
+        &self,
+        server: &Server,
+        target: &Path,
+        overwrite: bool,
+        progress: &Progress,
+    ) -> Result<Done, Failure> {
         let failed = |error: std::io::Error| Failure::new(Code::Failure, format!("{}: {error}", target.display()));
         progress.begin(self.place.to_string());
         if !overwrite && target.exists() {
@@ -186,7 +192,12 @@ impl Remote {
         Ok(())
     }
 
-    async fn receive_some<W: Write>(&self, server: &Server, sink: &mut Sink<W>, progress: &Progress) -> Result<(), Trouble> {
+    async fn receive_some<W: Write>(
+        &self,
+        server: &Server,
+        sink: &mut Sink<W>,
+        progress: &Progress,
+    ) -> Result<(), Trouble> {
         let request = server.request(Method::GET, &self.place.url());
         // Always a part, so that there is no answer but the version that we began with.
         let request = request.header(RANGE, format!("bytes={}-", sink.received));
@@ -199,7 +210,12 @@ impl Remote {
         self.take(answer, sink, progress).await
     }
 
-    async fn take<W: Write>(&self, answer: Response<Incoming>, sink: &mut Sink<W>, progress: &Progress) -> Result<(), Trouble> {
+    async fn take<W: Write>(
+        &self,
+        answer: Response<Incoming>,
+        sink: &mut Sink<W>,
+        progress: &Progress,
+    ) -> Result<(), Trouble> {
         let mut body = answer.into_body();
         let patience = std::time::Duration::from_secs(STALL_SECONDS);
         loop {
@@ -216,7 +232,10 @@ impl Remote {
     fn check(&self, hash: Hash) -> Result<(), Failure> {
         match hash.digits() == self.sha256 {
             true => Ok(()),
-            false => Err(Failure::new(Code::Failure, format!("{}: what came is not what was sent: its SHA-256 differs", self.place))),
+            false => Err(Failure::new(
+                Code::Failure,
+                format!("{}: what came is not what was sent: its SHA-256 differs", self.place),
+            )),
         }
     }
 }

@@ -35,7 +35,8 @@ struct Namespace {
 pub async fn list(args: &LsArgs) -> Result<(), Failure> {
     let server = Server::new(&args.server)?;
     let Some(place) = &args.place else { return namespaces(&server, args.server.json).await };
-    let entries = if args.recursive { entries_below(&server, place).await? } else { entries_in(&server, place).await? };
+    let entries =
+        if args.recursive { entries_below(&server, place).await? } else { entries_in(&server, place).await? };
     if args.server.json {
         println!("{}", serde_json::json!({ "files": entries }));
         return Ok(());
@@ -54,7 +55,10 @@ async fn namespaces(server: &Server, as_json: bool) -> Result<(), Failure> {
     }
     let numbers: Vec<[String; 2]> = found.iter().map(|it| [it.count.to_string(), it.used_bytes.to_string()]).collect();
     let rows = found.iter().zip(&numbers);
-    let rows: Vec<[&str; 4]> = rows.map(|(it, [count, used])| [&it.name, count, used, &it.visibility_name]).map(|row| row.map(String::as_str)).collect();
+    let rows: Vec<[&str; 4]> = rows
+        .map(|(it, [count, used])| [&it.name, count, used, &it.visibility_name])
+        .map(|row| row.map(String::as_str))
+        .collect();
     print_table(["NAMESPACE", "FILES", "BYTES", "VISIBILITY"], &rows);
     Ok(())
 }

@@ -25,7 +25,8 @@ pub async fn put(args: &PutArgs) -> Result<(), Failure> {
 
 async fn stdin(args: &PutArgs, server: &Server) -> Result<Vec<Done>, Failure> {
     let target = args.target.place().filter(|_| !args.target.is_folder);
-    let target = target.ok_or_else(|| Failure::new(Code::Failure, "what comes from stdin needs a name in the share"))?;
+    let target =
+        target.ok_or_else(|| Failure::new(Code::Failure, "what comes from stdin needs a name in the share"))?;
     let progress = Progress::new(None);
     let done = send_stdin(server, &target, args.overwrite, &progress).await;
     progress.end();

@@ -49,7 +49,8 @@ impl Upload {
             None => there(server, &self.target).await?.unwrap_or_default(),
         };
         if found != expected {
-            let message = format!("{}: what arrived is not what is there now: did it change meanwhile?", self.file.display());
+            let message =
+                format!("{}: what arrived is not what is there now: did it change meanwhile?", self.file.display());
             return Err(Failure::new(Code::Failure, message).into());
         }
         Ok(Done { file: self.target.to_string(), size: self.size, sha256: expected })
@@ -229,7 +230,12 @@ async fn stands_still(sent: &Sent) {
 }
 
 /// Sends what comes from stdin, of which nobody knows how much it is and which cannot be had again.
-pub async fn send_stdin(server: &Server, target: &Place, overwrite: bool, progress: &Progress) -> Result<Done, Trouble> {
+pub async fn send_stdin(
+    server: &Server,
+    target: &Place,
+    overwrite: bool,
+    progress: &Progress,
+) -> Result<Done, Trouble> {
     progress.begin(target.to_string());
     let sent = Sent::default();
     // As a file, because no feature of tokio is needed for that.
@@ -245,5 +251,7 @@ pub async fn send_stdin(server: &Server, target: &Place, overwrite: bool, progre
 /// The name that a file has here.
 pub fn name(file: &Path) -> Result<String, Failure> {
     let name = file.file_name().and_then(|name| name.to_str()).map(str::to_owned);
-    name.ok_or_else(|| Failure::new(Code::Failure, format!("{}: a name that is not UTF-8 cannot be stored", file.display())))
+    name.ok_or_else(|| {
+        Failure::new(Code::Failure, format!("{}: a name that is not UTF-8 cannot be stored", file.display()))
+    })
 }

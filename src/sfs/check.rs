@@ -71,8 +71,7 @@ async fn check(args: &CheckArgs) -> Result<Summary, Failure> {
     // Nothing that it repairs is an event: what users have stays as it is.
     let publisher = Publisher::new(SOURCE, Encoding::Protobuf, clock.clone());
     let service = Service::new(SfsConfig::default(), Foundation { database, publisher, clock, store });
-    let options =
-        Options { reads_content: args.content, repairs: args.repair, deletes_lost: args.delete_lost };
+    let options = Options { reads_content: args.content, repairs: args.repair, deletes_lost: args.delete_lost };
     let mut tell = |finding: &Finding| print(finding, args.json);
     Check::run(&service, options, &mut tell).await.map_err(|error| match error {
         SfsError::Storage(_) | SfsError::Database(_) => Failure::unavailable(error),

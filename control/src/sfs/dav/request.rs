@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use dav_server::fs::{FsError, FsFuture};
 use edd_events::publisher::Cause;
-use http::header::{IF_NONE_MATCH, IF_MATCH};
+use http::header::{IF_MATCH, IF_NONE_MATCH};
 use http::{HeaderMap, Method, StatusCode};
 
 use super::Spot;

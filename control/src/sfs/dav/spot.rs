@@ -75,7 +75,10 @@ mod tests {
     fn a_path_leads_to_one_spot_however_it_is_written() {
         let of = |text: &str| Spot::of(&DavPath::new(text).expect("a path")).expect("a spot");
         assert_eq!(of("/"), Spot::Root);
-        assert_eq!((of("/docs"), of("/docs/")), (Spot::Namespace("docs".to_owned()), Spot::Namespace("docs".to_owned())));
+        assert_eq!(
+            (of("/docs"), of("/docs/")),
+            (Spot::Namespace("docs".to_owned()), Spot::Namespace("docs".to_owned()))
+        );
         for text in ["/docs/a%20b/c", "//docs/a b//c/", "/x/../docs/./a%20b/c"] {
             assert_eq!(of(text), entry("docs", "a b/c"), "{text}");
         }
