@@ -69,6 +69,9 @@ pub struct PutArgs {
     /// Replace what is there.
     #[arg(long)]
     pub overwrite: bool,
+    /// Send a file of more than 4 MiB in pieces of so many MiB: what is lost when a server is killed.
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=4096))]
+    pub piece_mib: u64,
     #[command(flatten)]
     pub server: ServerArgs,
 }

@@ -15,6 +15,8 @@ use crate::exit::{Code, Failure};
 
 /// Files of a folder that are on their way at once.
 const AT_ONCE: usize = 4;
+/// The share takes a thousand; some may be needed for what breaks off.
+const MAX_PIECES: u64 = 900;
 
 pub async fn put(args: &PutArgs) -> Result<(), Failure> {
     let server = Server::new(&args.server)?;
@@ -55,7 +57,10 @@ fn uploads(args: &PutArgs) -> Result<Vec<Upload>, Failure> {
     let PutArgs { source, overwrite, .. } = args;
     let failed = |error: &dyn std::fmt::Display| Failure::new(Code::Failure, format!("{}: {error}", source.display()));
     let about = std::fs::metadata(source).map_err(|error| failed(&error))?;
-    let upload = |file, size, target| Upload { file, size, target, overwrite: *overwrite };
+    // No upload may have more than a thousand.
+    let piece_bytes = |size: u64| (args.piece_mib << 20).max(size.div_ceil(MAX_PIECES));
+    let upload =
+        |file, size, target| Upload { file, size, target, overwrite: *overwrite, piece_bytes: piece_bytes(size) };
     if about.is_file() {
         return Ok(vec![upload(source.clone(), about.len(), args.target.receive(&name(source)?))]);
     }

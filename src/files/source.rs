@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{Read, SeekFrom};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,12 +30,12 @@ impl Sent {
     }
 }
 
-/// What is left of a file after `offset`.
-pub async fn rest(file: &Path, offset: u64, sent: Sent, progress: Progress) -> Result<Payload, Trouble> {
+/// A piece of a file.
+pub async fn piece(file: &Path, range: Range<u64>, sent: Sent, progress: Progress) -> Result<Payload, Trouble> {
     let mut file = tokio::fs::File::open(file).await?;
     file.set_max_buf_size(PIECE_BYTES);
-    file.seek(SeekFrom::Start(offset)).await?;
-    Ok(body(file, sent, progress))
+    file.seek(SeekFrom::Start(range.start)).await?;
+    Ok(body(file.take(range.end - range.start), sent, progress))
 }
 
 /// All that `source` has to give.
@@ -97,15 +98,15 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_body_is_the_rest_of_the_file_and_is_counted() {
+    async fn a_body_is_a_piece_of_the_file_and_is_counted() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("file");
         let bytes: Vec<u8> = (0..600_000_u32).map(|number| (number % 251) as u8).collect();
         std::fs::write(&file, &bytes).expect("a file");
         let sent = Sent::default();
-        let body = rest(&file, 100, sent.clone(), Progress::new(None)).await.expect("a body");
-        assert!(body.collect().await.expect("bytes").to_bytes() == bytes[100..]);
-        assert_eq!(sent.bytes(), 599_900);
+        let body = piece(&file, 100..590_000, sent.clone(), Progress::new(None)).await.expect("a body");
+        assert!(body.collect().await.expect("bytes").to_bytes() == bytes[100..590_000]);
+        assert_eq!(sent.bytes(), 589_900);
         let mut hash = Hash::default();
         hash.add(&bytes);
         assert_eq!(checksum(&file).await.expect("a checksum"), hash.digits());

@@ -34,6 +34,8 @@ pub struct Upload {
     pub size: u64,
     pub target: Place,
     pub overwrite: bool,
+    /// A larger file is sent in pieces of so many: what a server that is killed loses.
+    pub piece_bytes: u64,
 }
 
 impl Upload {
@@ -92,7 +94,7 @@ impl Upload {
             async move { source::checksum(&file).await }
         });
         let memory = Memory::of(&server.base, &self.target, &self.file)?;
-        let mut resumable = Resumable { upload: self, server, progress, memory, told: 0 };
+        let mut resumable = Resumable { upload: self, server, progress, memory, told: 0, furthest: 0 };
         let sent = resumable.run().await;
         let expected = hashing.await.map_err(Failure::from)??;
         match sent {
@@ -126,14 +128,16 @@ struct Resumable<'a> {
     memory: Memory,
     /// Bytes that the progress has been told of.
     told: u64,
+    /// Bytes that have arrived for good, as far as it is known.
+    furthest: u64,
 }
 
 impl Resumable<'_> {
     /// Sends what is missing, however often it takes. The checksum, if the share told it.
     async fn run(&mut self) -> Result<Option<String>, Trouble> {
-        let (mut patience, mut furthest) = (Patience::default(), 0);
+        let mut patience = Patience::default();
         loop {
-            let trouble = match self.advance(&mut furthest, &mut patience).await {
+            let trouble = match self.advance(&mut patience).await {
                 Ok(answered) => {
                     self.memory.forget();
                     return Ok(answered);
@@ -145,21 +149,22 @@ impl Resumable<'_> {
     }
 
     /// One try.
-    async fn advance(&mut self, furthest: &mut u64, patience: &mut Patience) -> Result<Option<String>, Trouble> {
-        let (location, offset) = self.position().await?;
-        self.show(offset);
-        if offset > *furthest {
-            *furthest = offset;
-            patience.renew();
-        }
-        if offset == self.upload.size {
-            return Ok(None);
-        }
-        let answer = self.patch(&location, offset).await?;
-        match self::offset(answer.headers()) {
-            Some(end) if end == self.upload.size => Ok(checksum(answer.headers())),
-            // It took a part of it, and says so.
-            _ => Err(Trouble::Broken("the share did not take all of the file".to_owned())),
+    async fn advance(&mut self, patience: &mut Patience) -> Result<Option<String>, Trouble> {
+        let (location, mut offset) = self.position().await?;
+        let mut found = None;
+        loop {
+            self.show(offset);
+            if offset > self.furthest {
+                self.furthest = offset;
+                patience.renew();
+            }
+            if offset >= self.upload.size {
+                return Ok(found);
+            }
+            let answer = self.patch(&location, offset).await?;
+            let end = self::offset(answer.headers()).filter(|end| *end > offset);
+            offset = end.ok_or_else(|| Trouble::Broken("the share took nothing of what was sent".to_owned()))?;
+            found = checksum(answer.headers());
         }
     }
 
@@ -194,10 +199,12 @@ impl Resumable<'_> {
 
     async fn patch(&mut self, location: &str, offset: u64) -> Result<Response<Incoming>, Trouble> {
         let sent = Sent::default();
-        let body = source::rest(&self.upload.file, offset, sent.clone(), self.progress.clone()).await?;
+        let piece = self.upload.piece_bytes.min(self.upload.size - offset);
+        let body =
+            source::piece(&self.upload.file, offset..offset + piece, sent.clone(), self.progress.clone()).await?;
         let request = self.server.request(Method::PATCH, location).header(TUS.0, TUS.1);
         let request = request.header(UPLOAD_OFFSET, offset).header(CONTENT_TYPE, "application/offset+octet-stream");
-        let request = request.header(CONTENT_LENGTH, self.upload.size - offset).body(body).map_err(Failure::from)?;
+        let request = request.header(CONTENT_LENGTH, piece).body(body).map_err(Failure::from)?;
         let answer = tokio::select! {
             answer = self.server.open(request) => answer,
             () = stands_still(&sent) => Err(Trouble::Broken(format!("no byte was taken for {} s", STALL_TIMEOUT.as_secs()))),

@@ -22,6 +22,7 @@ mod events_cli;
 mod events_crashes;
 mod events_faults;
 mod events_flows;
+mod files_clients;
 mod forwarding;
 mod h2_abuse;
 mod harness;

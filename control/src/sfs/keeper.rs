@@ -17,6 +17,11 @@ const SHORTEST_SLEEP: Duration = Duration::from_secs(1);
 /// Longest time between two.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
+/// Between two looks at what writers left in the store that were killed, and how long nobody must have added to it: the
+/// largest object may take days to get to a store far away.
+const SWEEP_EVERY: Duration = Duration::from_secs(3600);
+const SWEPT_AFTER: Duration = Duration::from_secs(3 * 86_400);
+
 /// The keeper of one process.
 #[derive(Clone, Debug)]
 pub struct Keeper {
@@ -30,7 +35,12 @@ impl Keeper {
 
     /// Keeps the house until told to stop.
     pub async fn run(self, stop: CancellationToken) {
+        let mut sweep_at = Instant::now();
         while !stop.is_cancelled() {
+            if Instant::now() >= sweep_at {
+                sweep_at = Instant::now() + SWEEP_EVERY;
+                let _ = stop.run_until_cancelled(self.sweep()).await;
+            }
             let committed = self.service.database().committed();
             tokio::pin!(committed);
             committed.as_mut().enable();
@@ -51,6 +61,15 @@ impl Keeper {
             }
             // Uploads commit all the time.
             let _ = stop.run_until_cancelled(tokio::time::sleep_until(earliest)).await;
+        }
+    }
+
+    /// Removes what is no object yet, and will be none.
+    async fn sweep(&self) {
+        match self.service.store().sweep(SWEPT_AFTER).await {
+            Ok(0) => {}
+            Ok(removed) => tracing::info!(removed, "removed what writers left that were killed"),
+            Err(error) => tracing::warn!(%error, "what writers left that were killed is not removed"),
         }
     }
 

@@ -183,10 +183,20 @@ impl Incoming {
             open.writer.abort().await;
         }
         for id in ids {
-            let (database, now) = (self.service.database(), self.service.now());
-            if let Err(error) = blobs::expire(database.writer(), id, now).await {
+            if let Err(error) = self.service.discard(id).await {
                 tracing::warn!(blob = %id, %error, "what is left of an upload goes when its lease is over");
             }
         }
+    }
+}
+
+impl Service {
+    /// Has a blob removed that was written for nothing.
+    async fn discard(&self, id: BlobId) -> Result<(), SfsError> {
+        if !blobs::expire(self.database().writer(), id, self.now()).await? {
+            // Its row may be gone since before the object was there: nobody else knows of it.
+            self.store().delete(id).await?;
+        }
+        Ok(())
     }
 }

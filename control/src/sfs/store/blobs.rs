@@ -37,12 +37,11 @@ pub async fn extend(connection: impl Connection<'_>, ids: &[BlobId], due_at: Mic
     Ok(update.execute(connection).await?.rows_affected())
 }
 
-/// Makes a blob that nobody will need garbage at once.
-pub async fn expire(connection: impl Connection<'_>, id: BlobId, now: Micros) -> sqlx::Result<()> {
+/// Makes a blob that nobody will need garbage at once. False: its time is over already.
+pub async fn expire(connection: impl Connection<'_>, id: BlobId, now: Micros) -> sqlx::Result<bool> {
     let update =
         query("UPDATE blobs SET due_at = $1 WHERE id = $2 AND content IS NULL AND upload IS NULL AND due_at > $1");
-    update.bind(now).bind(id.to_string()).execute(connection).await?;
-    Ok(())
+    Ok(update.bind(now).bind(id.to_string()).execute(connection).await?.rows_affected() > 0)
 }
 
 /// Gives a blob that was written to a content. False: the time to write it was over, and it is being removed, or gone.

@@ -14,12 +14,6 @@ pub async fn insert(connection: impl Connection<'_>, size: u64, checksum: Checks
     query_scalar(statement).bind(signed(size)).bind(checksum.0.to_vec()).fetch_one(connection).await
 }
 
-/// Notes that one more file has it. False: it is gone.
-pub async fn share(connection: impl Connection<'_>, number: i64) -> sqlx::Result<bool> {
-    let update = query("UPDATE contents SET refs = refs + 1 WHERE number = $1").bind(number);
-    Ok(update.execute(connection).await?.rows_affected() > 0)
-}
-
 /// Notes that files have them no more; one for each time that it is in `numbers`. The blobs of those that no file has any
 /// more are garbage from `due_at` on.
 pub async fn release(connection: &mut AnyConnection, numbers: &[i64], due_at: Micros) -> sqlx::Result<()> {

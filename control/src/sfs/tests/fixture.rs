@@ -188,6 +188,7 @@ impl Fixture {
 
     /// Takes away all that will ever be garbage.
     pub async fn much_later(&self) {
+        self.keep().await;
         self.later(Duration::from_secs(86_400)).await;
     }
 
