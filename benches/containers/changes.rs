@@ -95,11 +95,11 @@ async fn tenant(deployment: &Deployment) -> Tenant<'_> {
 /// A change of a container that costs its platform nothing: whether plain HTTP is redirected.
 async fn changes(tenant: &Tenant<'_>, made: &Made, times: usize) -> Vec<Lag> {
     let mut client = tenant.gateway.connect().await;
+    let request = format!("PUT /compute/containers/{}/https", made.id);
     let mut lags = Vec::with_capacity(times);
     for turn in 0..times {
         let is_on = turn % 2 == 0;
         let began = Instant::now();
-        let request = format!("PUT /compute/containers/{}/https", made.id);
         let change = async {
             tenant.done(&request, json!({"redirect_to_https": is_on})).await;
             began.elapsed()
@@ -113,6 +113,8 @@ async fn changes(tenant: &Tenant<'_>, made: &Made, times: usize) -> Vec<Lag> {
         };
         lags.push(lag(change, effect).await);
     }
+    tenant.done(&request, json!({"redirect_to_https": false})).await;
+    until_page(tenant, &made.host).await;
     lags
 }
 
@@ -151,15 +153,18 @@ async fn lag(change: impl Future<Output = Duration>, effect: impl Future<Output 
 /// A container that is put to sleep, and woken by a request once it is `ready` for that.
 async fn wakes(tenant: &Tenant<'_>, made: &Made, times: usize, ready: impl AsyncFn()) -> Vec<Duration> {
     let mut wakes = Vec::with_capacity(times);
-    for _ in 0..times {
+    while wakes.len() < times {
         tenant.done(&format!("POST /compute/containers/{}/hibernate", made.id), Value::Null).await;
         tenant.until_status(&made.id, "hibernated").await;
         ready().await;
         let began = Instant::now();
         let answer = tenant.web(&made.host).await;
-        wakes.push(began.elapsed());
+        let took = began.elapsed();
         assert_eq!(answer.status, 200, "{}", answer.text());
-        assert!(answer.headers.contains_key("x-edd-cold-start"), "it did not sleep: {:?}", answer.headers);
+        // Without it the request was faster than the news that the container sleeps, and waited for something else.
+        if answer.headers.contains_key("x-edd-cold-start") {
+            wakes.push(took);
+        }
     }
     wakes
 }

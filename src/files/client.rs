@@ -1,6 +1,8 @@
 //! The share over HTTP.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http_body_util::combinators::BoxBody;
@@ -43,6 +45,7 @@ pub struct Server {
     /// Without a slash at its end.
     pub base: String,
     token: Option<Secret>,
+    was_reached: Arc<AtomicBool>,
 }
 
 impl Server {
@@ -61,7 +64,12 @@ impl Server {
         let tls = tls.map_err(|error| Failure::config(format!("the system's certificate authorities: {error}")))?;
         let client =
             Client::builder(TokioExecutor::new()).build(tls.https_or_http().enable_http1().wrap_connector(tcp));
-        Ok(Self { client, base, token })
+        Ok(Self { client, base, token, was_reached: Arc::default() })
+    }
+
+    /// Whether it has answered anything.
+    pub fn was_reached(&self) -> bool {
+        self.was_reached.load(Ordering::Relaxed)
     }
 
     /// A request with our credentials. `path` may be a URL of the same server.
@@ -78,6 +86,7 @@ impl Server {
     pub async fn open(&self, request: Request<Payload>) -> Result<Response<Incoming>, Trouble> {
         let base = &self.base;
         let answer = self.client.request(request).await;
+        self.was_reached.fetch_or(answer.is_ok(), Ordering::Relaxed);
         answer.map_err(|error| match Trouble::broken(&error) {
             Trouble::Broken(message) => Trouble::Broken(format!("{base}: {message}")),
             other => other,

@@ -112,18 +112,14 @@ impl<W: Write> Sink<W> {
 
 impl Remote {
     async fn find(server: &Server, place: Place) -> Result<Self, Failure> {
-        let mut patience = Patience::default();
-        let answer = loop {
-            let request = server.request(Method::HEAD, &place.url()).body(nothing())?;
-            match server.send(request).await {
-                Ok(answer) => break answer,
-                // The answer to a HEAD cannot say what there is not.
-                Err(Trouble::Refused { status: StatusCode::NOT_FOUND, .. }) => {
-                    return Err(Failure::new(Code::Failure, format!("there is no file {place}")));
-                }
-                Err(trouble) => patience.wait(trouble).await?,
+        let request = server.request(Method::HEAD, &place.url()).body(nothing())?;
+        let answer = server.send(request).await.map_err(|trouble| match trouble {
+            // The answer to a HEAD cannot say what there is not.
+            Trouble::Refused { status: StatusCode::NOT_FOUND, .. } => {
+                Failure::new(Code::Failure, format!("there is no file {place}"))
             }
-        };
+            other => other.into(),
+        })?;
         let length = answer.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         let (Some(size), Some(sha256)) = (length, checksum(answer.headers())) else {
             return Err(Failure::new(Code::Failure, format!("{place} is no file")));
@@ -185,7 +181,7 @@ impl Remote {
                 patience.renew();
             }
             if sink.received < self.size {
-                patience.wait(broken).await?;
+                patience.wait(broken, server, progress).await?;
             }
         }
         sink.out.flush()?;

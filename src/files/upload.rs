@@ -82,7 +82,7 @@ impl Upload {
                     }
                     return Err(trouble);
                 }
-                Err(trouble) => patience.wait(trouble).await?,
+                Err(trouble) => patience.wait(trouble, server, progress).await?,
             }
         }
     }
@@ -144,7 +144,7 @@ impl Resumable<'_> {
                 }
                 Err(trouble) => trouble,
             };
-            patience.wait(trouble).await?;
+            patience.wait(trouble, self.server, self.progress).await?;
         }
     }
 

@@ -147,6 +147,16 @@ async fn webdav_asks_for_credentials_and_keeps_what_it_should() {
     assert_eq!(method("DELETE", "docs").await, "403", "a namespace is not deleted like this");
     assert_eq!(method("PROPFIND", "others").await, "404");
     assert_eq!(method("LOCK", "docs/a").await.split(' ').next(), Some("400"), "a lock without a body is none");
+    // As Windows and macOS write: the name is locked first.
+    let wanted = "<?xml version=\"1.0\"?><lockinfo xmlns=\"DAV:\"><lockscope><exclusive/></lockscope><locktype><write/>\
+                  </locktype></lockinfo>";
+    let lock = ["--request", "LOCK", "--data", wanted, "--dump-header", "head", &format!("{dav}/docs/locked")];
+    assert_eq!(status(&[&as_ann[..], &lock].concat()).await, "201");
+    let head = String::from_utf8(site.read("head")).expect("text").to_ascii_lowercase();
+    let token = head.lines().find_map(|line| line.strip_prefix("lock-token: ")).expect("a lock's token").to_owned();
+    assert_eq!(put(&[&format!("If: ({token})")], "docs/locked").await, "204", "an empty file was there");
+    let unlock = ["--request", "UNLOCK", "--header", &format!("Lock-Token: {token}"), &format!("{dav}/docs/locked")];
+    assert_eq!(status(&[&as_ann[..], &unlock].concat()).await, "204");
     // A page that is opened from here runs nothing.
     site.curl(&["--request", "PUT", "--data-binary", "<script>1</script>", &format!("{dav}/docs/x.html")])
         .run()

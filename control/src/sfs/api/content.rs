@@ -125,7 +125,8 @@ pub(super) fn answer(
         _ => return Ok(response),
     };
     response.headers_mut().typed_insert(ContentLength(range.end - range.start));
-    *response.body_mut() = Body::from_stream(told(opened.stream(range), transfer));
+    let left = range.end - range.start;
+    *response.body_mut() = Body::from_stream(told(opened.stream(range), left, transfer));
     Ok(response)
 }
 
@@ -154,32 +155,45 @@ fn write_head(opened: &Opened, extent: &Extent, manner: Manner, headers: &mut He
     Ok(())
 }
 
-/// The same bytes; `transfer` is told of them, and the log of why there are no more.
+/// The same bytes, `left` of them; `transfer` is told of them, and the log of why there are no more.
 fn told(
     bytes: impl Stream<Item = Result<Bytes, SfsError>> + Send + 'static,
+    left: u64,
     transfer: Option<Transfer>,
 ) -> impl Stream<Item = Result<Bytes, SfsError>> + Send + 'static {
-    let begin = (Box::pin(bytes), transfer);
-    futures_util::stream::unfold(begin, async |(mut bytes, mut transfer)| {
-        let next = bytes.next().await;
-        match &next {
-            Some(Ok(bytes)) => {
-                if let Some(transfer) = &transfer {
-                    transfer.add(bytes.len() as u64);
-                }
-            }
-            Some(Err(error)) => {
-                tracing::error!(%error, "a download breaks off");
-                if let Some(transfer) = transfer.take() {
-                    transfer.failed("the file cannot be read any further");
-                }
-            }
-            None => {
-                if let Some(transfer) = transfer.take() {
-                    transfer.done();
-                }
-            }
-        }
-        next.map(|next| (next, (bytes, transfer)))
+    let mut sending = Sending { left, transfer };
+    // Of an empty file nobody asks for a byte.
+    sending.sent(0);
+    bytes.inspect(move |next| match next {
+        Ok(bytes) => sending.sent(bytes.len() as u64),
+        Err(error) => sending.failed(error),
     })
+}
+
+/// A download that goes on.
+struct Sending {
+    left: u64,
+    transfer: Option<Transfer>,
+}
+
+impl Sending {
+    fn sent(&mut self, bytes: u64) {
+        self.left = self.left.saturating_sub(bytes);
+        if let Some(transfer) = &self.transfer {
+            transfer.add(bytes);
+        }
+        // Whoever sends them does not ask for more than there is, not even for the end.
+        if self.left == 0
+            && let Some(transfer) = self.transfer.take()
+        {
+            transfer.done();
+        }
+    }
+
+    fn failed(&mut self, error: &SfsError) {
+        tracing::error!(%error, "a download breaks off");
+        if let Some(transfer) = self.transfer.take() {
+            transfer.failed("the file cannot be read any further");
+        }
+    }
 }

@@ -180,8 +180,8 @@ impl GuardedFileSystem<Request> for Filesystem {
         request: &'a Request,
     ) -> FsFuture<'a, Box<dyn DavFile>> {
         Box::pin(async move {
-            // A part of a file is never written by itself.
-            if !options.write || options.append || !options.truncate {
+            // A part of a file is never written by itself. Who locks a name that is free means to put a file there.
+            if !options.write || options.append || !(options.truncate || request.is_lock()) {
                 return Err(FsError::NotImplemented);
             }
             let spot = Spot::of(path).map_err(|error| request.refuse(error.into()))?;
@@ -189,7 +189,10 @@ impl GuardedFileSystem<Request> for Filesystem {
                 return Err(FsError::NotFound);
             }
             let place = spot.entry().ok_or_else(|| request.refuse(Error::conflict("there is a folder already")))?;
-            let upload = self.begin(place, &options, request).await.map_err(|error| request.refuse(error))?;
+            let mut upload = self.begin(place, &options, request).await.map_err(|error| request.refuse(error))?;
+            if request.is_lock() {
+                upload.flush().await?;
+            }
             Ok(Box::new(upload) as Box<dyn DavFile>)
         })
     }

@@ -58,7 +58,12 @@ impl Request {
     }
 
     pub(super) fn replace(&self) -> Replace {
-        self.0.replace
+        if self.is_lock() { Replace::Never } else { self.0.replace }
+    }
+
+    /// A lock on a name that no file has makes an empty one (RFC 4918, 7.3).
+    pub(super) fn is_lock(&self) -> bool {
+        self.0.method.as_str() == "LOCK"
     }
 
     /// What COPY and MOVE are about.
@@ -166,6 +171,7 @@ mod tests {
         let replace = |headers: &[(&'static str, &str)]| request("PUT", headers).replace();
         let tag = "0b".repeat(32);
         assert_eq!(replace(&[]), Replace::Always);
+        assert_eq!(request("LOCK", &[]).replace(), Replace::Never);
         assert_eq!(replace(&[("if-none-match", "*")]), Replace::Never);
         assert_eq!(replace(&[("if-match", "*")]), Replace::Existing);
         let expected = Replace::Matching(tag.parse().expect("a checksum"));

@@ -51,15 +51,20 @@ impl Connector {
         Ok(Self(client))
     }
 
-    /// This, as `object_store` takes it.
-    pub(super) fn client(&self) -> HttpClient {
-        HttpClient::new(self.clone())
+    /// The text at a URL, which is signed.
+    pub(super) async fn get(&self, url: &str) -> Result<String, StorageError> {
+        let request = http::Request::get(url).body(HttpRequestBody::empty()).map_err(StorageError::away)?;
+        let response = self.call(request).await.map_err(StorageError::away)?;
+        let status = response.status();
+        let body = response.into_body().bytes().await.map_err(StorageError::away)?;
+        let text = String::from_utf8_lossy(&body).into_owned();
+        if status.is_success() { Ok(text) } else { Err(StorageError::away(format!("S3 answers {status}: {text}"))) }
     }
 }
 
 impl object_store::client::HttpConnector for Connector {
     fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
-        Ok(self.client())
+        Ok(HttpClient::new(self.clone()))
     }
 }
 

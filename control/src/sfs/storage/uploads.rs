@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use http::Method;
-use object_store::client::HttpRequestBody;
 use object_store::multipart::MultipartStore;
 use object_store::path::Path;
-use object_store::signer::{SignedUrlOptions, Signer};
+use object_store::signer::{Method, SignedUrlOptions, Signer};
 use serde::Deserialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -73,14 +71,7 @@ async fn listing(bucket: &Bucket, key: &str, id: &str) -> Result<Listing, Storag
     let options = SignedUrlOptions::new().with_query(query);
     let url = bucket.objects.signed_url_opts(Method::GET, &Path::default(), SIGNED_FOR, &options).await;
     let url = url.map_err(StorageError::general)?;
-    let request = http::Request::get(url.as_str()).body(HttpRequestBody::empty()).map_err(StorageError::away)?;
-    let response = bucket.connector.client().execute(request).await.map_err(StorageError::away)?;
-    let status = response.status();
-    let body = response.into_body().bytes().await.map_err(StorageError::away)?;
-    let text = String::from_utf8_lossy(&body);
-    if !status.is_success() {
-        return Err(StorageError::away(format!("S3 does not list the uploads of a bucket: {status}: {text}")));
-    }
+    let text = bucket.connector.get(url.as_str()).await?;
     quick_xml::de::from_str(&text).map_err(StorageError::away)
 }
 
