@@ -18,7 +18,7 @@ async fn no_spelling_of_a_path_leads_out_of_its_namespace() {
     let service = deployment.process(Role::Sfs).http;
     let ann = Person::new(deployment.gateway(), user);
     ann.until_known().await;
-    let bob = Person { user: deployment.register().await, ..ann.clone() };
+    let bob = Person::new(deployment.gateway(), deployment.register().await);
     bob.until_known().await;
     ann.done("POST /storage/namespaces", &json!({"name": "mine"})).await;
     bob.done("POST /storage/namespaces", &json!({"name": "other"})).await;
