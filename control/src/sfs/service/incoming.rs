@@ -5,6 +5,7 @@ use edd_events::clock::{Micros, micros};
 use edd_events::publisher::Cause;
 use sha2::{Digest, Sha256};
 
+use super::reserve::Leased;
 use super::{Admitted, Placed, Service};
 use crate::sfs::error::SfsError;
 use crate::sfs::model::{Actor, Checksum, Entry, Target};
@@ -59,10 +60,9 @@ impl Service {
     }
 
     async fn open_blob(&self) -> Result<Open, SfsError> {
-        let id = self.random_blob();
-        blobs::insert(self.database().writer(), id, None, 0, self.write_lease()).await?;
+        let Leased { id, extend_at } = self.lease_blob().await?;
         let writer = self.store().create(id).await?;
-        Ok(Open { id, writer, size: 0, extend_at: self.extend_at() })
+        Ok(Open { id, writer, size: 0, extend_at })
     }
 
     /// When a lease that begins now is to be extended.

@@ -28,6 +28,15 @@ pub async fn insert(
     Ok(())
 }
 
+/// Adds the rows of blobs that are soon to be written.
+pub async fn insert_all(connection: impl Connection<'_>, ids: &[BlobId], due_at: Micros) -> sqlx::Result<()> {
+    let rows: Vec<String> = (2..2 + ids.len()).map(|place| format!("(${place}, 0, 0, $1)")).collect();
+    let statement = format!("INSERT INTO blobs (id, ordinal, size, due_at) VALUES {}", rows.join(", "));
+    let insert = query(AssertSqlSafe(statement)).bind(due_at);
+    ids.iter().fold(insert, |insert, id| insert.bind(id.to_string())).execute(connection).await?;
+    Ok(())
+}
+
 /// Puts off when those of `ids` are garbage that are to be. How many are: none if they are kept, or being removed.
 pub async fn extend(connection: impl Connection<'_>, ids: &[BlobId], due_at: Micros) -> sqlx::Result<u64> {
     let statement =
