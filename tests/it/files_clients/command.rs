@@ -152,3 +152,33 @@ async fn part_name(site: &Site, bytes: &[u8]) -> String {
     let name = site.program("sh").args(&["-c", "printf whole | sha256sum | cut -c1-8"]).run().await;
     format!(".edd-{}-{}.part", name.ok().trim_end(), &sha256[..16])
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_finds_what_is_lost() {
+    let mut site = Site::start().await;
+    for name in ["kept", "lost"] {
+        site.make(name, 5000 + name.len());
+        site.files(&["put", name, "docs"]).run().await.ok();
+    }
+    let check = async |site: &mut Site, more: &[&str]| {
+        let edd = site.deployment.process(Role::Up);
+        edd.verb(&[&["sfs", "check", "--content"], more].concat()).run().await
+    };
+    assert!(check(&mut site, &[]).await.ok().contains("0 differences"));
+    let blobs = site.blobs();
+    let file = tree(&blobs).into_iter().map(|name| blobs.join(name));
+    let lost = file.into_iter().find(|file| std::fs::read(file).is_ok_and(|bytes| bytes == site.read("lost")));
+    std::fs::remove_file(lost.expect("a blob")).expect("our own file");
+    let found = check(&mut site, &["--json"]).await;
+    assert_eq!(found.code, Some(1), "{found:#?}");
+    let lines: Vec<Value> = found.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let (summary, findings) = lines.split_last().expect("a summary");
+    assert_eq!(summary["summary"]["repaired"], 0, "{summary}");
+    assert!(findings.iter().any(|finding| finding["files"][0] == "docs/lost"), "{findings:#?}");
+    assert_eq!(check(&mut site, &["--repair"]).await.code, Some(1), "nothing is taken from anybody unasked");
+    check(&mut site, &["--repair", "--delete-lost"]).await.ok();
+    assert!(check(&mut site, &[]).await.ok().contains("0 differences"));
+    let listed = site.files(&["ls", "--json", "docs"]).run().await.json();
+    assert_eq!(listed["files"].as_array().map(Vec::len), Some(1), "{listed}");
+    site.deployment.stop().await;
+}
