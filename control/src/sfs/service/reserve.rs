@@ -53,7 +53,7 @@ impl Service {
         let count = reserve.next(now, self.config().blobs_ahead.max(1) as usize);
         let mut ready: Vec<BlobId> = (0..count).map(|_| self.random_blob()).collect();
         let lease = self.config().leases.write;
-        blobs::insert_all(self.database().writer(), &ready, now.saturating_add(micros(lease))).await?;
+        blobs::insert(self.database().writer(), &ready, now.saturating_add(micros(lease))).await?;
         let (id, extend_at) = (ready.pop().ok_or(SfsError::Busy)?, now.saturating_add(micros(lease / 3)));
         *reserve = Reserve { ready, made: count, extend_at };
         Ok(Leased { id, extend_at })

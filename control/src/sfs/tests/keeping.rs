@@ -54,7 +54,7 @@ async fn a_writer_who_is_gone_leaves_nothing_for_long(kind: Kind) {
     // With a row and no object yet.
     let id = fixture.service.random_blob();
     let until = fixture.service.write_lease();
-    blobs::insert(fixture.database.writer(), id, None, 0, until).await.expect("a row");
+    blobs::insert(fixture.database.writer(), &[id], until).await.expect("a row");
     assert_gone(&fixture).await;
     // In the middle of an object, small or large.
     for bytes in [10, 3_000_000] {
@@ -66,7 +66,7 @@ async fn a_writer_who_is_gone_leaves_nothing_for_long(kind: Kind) {
     }
     // With the object whole, before the transaction.
     let id = fixture.service.random_blob();
-    blobs::insert(fixture.database.writer(), id, None, 0, fixture.service.write_lease()).await.expect("a row");
+    blobs::insert(fixture.database.writer(), &[id], fixture.service.write_lease()).await.expect("a row");
     let mut writer = fixture.store.create(id).await.expect("a writer");
     writer.write(Bytes::from_static(b"bytes")).await.expect("room");
     writer.finish().await.expect("an object");
@@ -76,7 +76,7 @@ async fn a_writer_who_is_gone_leaves_nothing_for_long(kind: Kind) {
     assert_gone(&fixture).await;
     // In the middle of the transaction.
     let id = fixture.service.random_blob();
-    blobs::insert(fixture.database.writer(), id, None, 0, fixture.service.write_lease()).await.expect("a row");
+    blobs::insert(fixture.database.writer(), &[id], fixture.service.write_lease()).await.expect("a row");
     let mut writer = fixture.store.create(id).await.expect("a writer");
     writer.write(Bytes::from_static(b"bytes")).await.expect("room");
     writer.finish().await.expect("an object");
