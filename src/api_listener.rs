@@ -1,5 +1,6 @@
 //! The listener of a control service's API: HTTP/1.1, bounded in connections and in patience. A connection that is
-//! upgraded, to a WebSocket, is no longer its own: whoever upgraded it bounds and ends it.
+//! upgraded, to a WebSocket, is no longer its own: whoever upgraded it bounds and ends it. Bodies take as long as they
+//! take, in both directions: whoever reads or sends one says for how long it may stand still.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,6 +17,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
+
+use crate::lingering::Lingering;
 
 /// Connections open at once; further ones wait to be accepted.
 const MAX_CONNECTIONS: u32 = 1024;
@@ -89,7 +92,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, ending:
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(MAX_HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Lingering::new(stream, ending.clone())), service)
         .with_upgrades();
     let mut serving = pin!(serving);
     // A client that goes, or speaks no HTTP, is its own affair.

@@ -17,9 +17,12 @@ use crate::databases::{DatabaseArgs, DatabaseUrls, ServiceName};
 use crate::dlq::LetterState;
 use crate::events::{self, EventStatus};
 use crate::exit::Failure;
+use crate::files::FilesCommand;
 use crate::logging;
 use crate::plane::PlaneArgs;
 use crate::settings::{GatewayArgs, Networks, PortsArgs, parse_networks, parse_seconds};
+use crate::sfs::SfsArgs;
+use crate::sfs::check::SfsCommand;
 
 /// One command that is the whole edge of a small container cloud.
 #[derive(Debug, Parser)]
@@ -59,6 +62,12 @@ pub enum Command {
     /// Look at events that a consumer gave up on, and decide about them.
     #[command(subcommand)]
     Dlq(DlqCommand),
+    /// Files in the share: send, fetch, list, share them.
+    #[command(subcommand)]
+    Files(FilesCommand),
+    /// Look after the store of the file share.
+    #[command(subcommand)]
+    Sfs(SfsCommand),
     /// Follow the requests of a running gateway.
     Tap(TapArgs),
     /// Ask a running gateway whether it is ready; exits with 0 if it is.
@@ -128,8 +137,10 @@ pub enum ControlCommand {
         #[command(flatten)]
         control: ControlArgs,
     },
-    /// The file share; today it tells callers who they are.
+    /// The file share: namespaces and files of tenants.
     Sfs {
+        #[command(flatten)]
+        sfs: SfsArgs,
         #[command(flatten)]
         owner: OwnerArgs,
         #[command(flatten)]
@@ -192,6 +203,8 @@ pub struct UpArgs {
     pub auth: AuthArgs,
     #[command(flatten)]
     pub compute: ComputeArgs,
+    #[command(flatten)]
+    pub sfs: SfsArgs,
     /// Listen on all addresses, not on this machine's own alone.
     #[arg(long)]
     pub public: bool,

@@ -22,7 +22,7 @@ use crate::follower::Place;
 use crate::plane::Plane;
 use crate::service_admin::{self, ServiceAdmin};
 use crate::settings::{PortsArgs, worker_threads};
-use crate::sfs::SfsRole;
+use crate::sfs::{SfsArgs, SfsRole};
 use crate::{gateway, logging};
 
 /// Where SSH is expected.
@@ -31,7 +31,9 @@ const SSH_PORT: u16 = 22;
 pub fn run(command: ControlCommand) -> Outcome {
     match command {
         ControlCommand::Auth { auth, control } => start(&control, async || auth_alone(&auth, &control).await),
-        ControlCommand::Sfs { owner, control } => start(&control, async || sfs_alone(&owner, &control).await),
+        ControlCommand::Sfs { sfs, owner, control } => {
+            start(&control, async || sfs_alone(&sfs, &owner, &control).await)
+        }
         ControlCommand::Compute { compute, ports, owner, control } => {
             start(&control, async || compute_alone(&compute, &ports, &owner, &control).await)
         }
@@ -73,12 +75,12 @@ async fn auth_alone(auth: &AuthArgs, args: &ControlArgs) -> Outcome {
     Ok(Code::Ok)
 }
 
-async fn sfs_alone(owner: &OwnerArgs, args: &ControlArgs) -> Outcome {
+async fn sfs_alone(sfs: &SfsArgs, owner: &OwnerArgs, args: &ControlArgs) -> Outcome {
     let (plane, registry) = (plane(args, "sfs").await?, Registry::new());
     let (auth, location) = (owner.auth(&plane)?, args.databases.only(ServiceName::Sfs, &args.data_dir)?);
     let keys_dir = Some(args.data_dir.as_path());
     let place = Place { plane: &plane, location: &location, auth: &auth, registry: &registry, keys_dir };
-    let role = SfsRole::start(place, &args.base_domain).await?;
+    let role = SfsRole::start(sfs, place, &args.data_dir, &args.base_domain).await?;
     let serve = |listener, trusted, stop| role.serve(listener, trusted, stop, args.drain_seconds);
     serve_api(args, registry, role.report.clone(), serve).await?;
     role.running.stop().await;

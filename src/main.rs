@@ -16,10 +16,12 @@ mod demo;
 mod dlq;
 mod events;
 mod exit;
+mod files;
 mod fleet;
 mod follower;
 mod gateway;
 mod healthcheck;
+mod lingering;
 mod logging;
 mod manual;
 mod plane;
@@ -78,6 +80,8 @@ fn run(command: Command) -> Result<Code, Failure> {
         Command::Certs(command) => certs::run(command),
         Command::Events(command) => events::run(command),
         Command::Dlq(command) => dlq::run(command),
+        Command::Files(command) => files::run(command),
+        Command::Sfs(command) => sfs::check::run(command),
         Command::Tap(args) => tap::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),
         Command::Completions { shell } => manual::completions(shell),

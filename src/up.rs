@@ -25,7 +25,7 @@ use crate::fleet::{Compute, Fleet, RunningFleet};
 use crate::follower::{self, Follower, Place};
 use crate::serving::Serving;
 use crate::settings::Parts;
-use crate::sfs::SfsRole;
+use crate::sfs::{SfsArgs, SfsRole};
 use crate::ssh::Entry;
 use crate::{demo, gateway, logging, settings, ssh};
 
@@ -48,12 +48,12 @@ pub fn run(mut args: UpArgs) -> Outcome {
 
 async fn serve(args: UpArgs) -> Outcome {
     let bind = if args.public { settings::PUBLIC } else { settings::LOOPBACK };
-    let UpArgs { run, auth, compute, .. } = args;
+    let UpArgs { run, auth, compute, sfs, .. } = args;
     let (domain, routes) = (run.gateway.base_domain.clone(), run.gateway.routes_file.clone());
     gateway::make_dir(run.gateway.data_dir())?;
     let mut parts = Parts::new()?;
     parts.targets.insert(name(demo::TARGET)?, demo::start().await?);
-    let services = Services::start(&run, &auth, &compute, &mut parts).await?;
+    let services = Services::start(&run, (&auth, &compute, &sfs), &mut parts).await?;
     let first_password = if run.json { None } else { services.auth.first_password.clone() };
     if first_password.is_none() {
         services.auth.log_first_password();
@@ -84,7 +84,11 @@ struct Services {
 
 impl Services {
     /// Starts them, and gives the gateway their routes, figures and reports.
-    async fn start(run: &RunArgs, auth: &AuthArgs, compute: &ComputeArgs, parts: &mut Parts) -> Result<Self, Failure> {
+    async fn start(
+        run: &RunArgs,
+        (auth, compute, sfs): (&AuthArgs, &ComputeArgs, &SfsArgs),
+        parts: &mut Parts,
+    ) -> Result<Self, Failure> {
         let (data_dir, domain) = (run.gateway.data_dir(), &run.gateway.base_domain);
         let plane = run.plane.plane(run.plane.bus(data_dir).await?)?;
         let location = run.databases.of(ServiceName::Auth, data_dir)?;
@@ -96,7 +100,7 @@ impl Services {
         let at_gateway = at(ServiceName::Gateway)?;
         let registry = parts.registry.clone();
         let place = |location| Place { plane: &plane, location, auth: &client, registry: &registry, keys_dir: None };
-        let sfs = SfsRole::start(place(&at_sfs), domain).await?;
+        let sfs = SfsRole::start(sfs, place(&at_sfs), data_dir, domain).await?;
         let keys = run.gateway.ssh.keys(data_dir).await?;
         let ssh_port = SshPort::new(ssh::PORT);
         tokio::spawn(tell(ssh_port.clone(), parts.serving.subscribe()));
@@ -194,6 +198,7 @@ fn announce(addresses: &Addresses, domain: &HostName, routes: &Path, first: Opti
     if let Some(ssh) = addresses.ssh {
         println!("  ssh         ssh -p {} <id>@{}", ssh.port(), ssh.ip());
     }
+    println!("  files       https://{domain}:{https}/storage, or storage.{domain}");
     println!("  routes      {} (edit it: changes are live at once)", routes.display());
     println!("  local CA    `edd certs trust` makes browsers on this machine accept its certificates");
     println!("  requests    `edd tap` follows them, `edd routes explain URL` tells which route takes one\n");

@@ -23,9 +23,9 @@ use crate::request::Context;
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE");
 /// What a page may read of an answer besides its type and length: our own, those of ranges, and those of tus.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
-    "X-Request-ID, WWW-Authenticate, Retry-After, Location, ETag, Accept-Ranges, Content-Range, Content-Disposition, \
-     Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size, Upload-Offset, Upload-Length, Upload-Metadata, \
-     Upload-Expires",
+    "X-Request-ID, X-Next-Cursor, WWW-Authenticate, Retry-After, Location, ETag, Accept-Ranges, Content-Range, \
+     Content-Disposition, Repr-Digest, Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size, \
+     Tus-Checksum-Algorithm, Upload-Offset, Upload-Length, Upload-Metadata, Upload-Expires",
 );
 const MAX_AGE_SECONDS: HeaderValue = HeaderValue::from_static("600");
 const VARIES: HeaderValue =

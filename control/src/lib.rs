@@ -7,10 +7,13 @@ pub mod auth;
 pub mod caller;
 pub mod compute;
 pub mod cors;
+pub mod entropy;
 pub mod error;
 pub mod extract;
+pub mod limiter;
 mod moment;
 pub mod origin;
+pub mod password;
 pub mod request;
 pub mod revocation;
 #[cfg(test)]

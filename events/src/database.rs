@@ -67,7 +67,8 @@ pub struct Database {
 }
 
 /// A step of a schema. Its SQL may say `{serial}` for a growing primary key, `{key}` for a primary key of text that sorts
-/// by bytes, `{bytes}` for a column of bytes, and `{table}` for the step's name.
+/// by bytes, `{text}` for any other column of such text, `{bytes}` for a column of bytes, and `{table}` for the step's
+/// name.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
     /// Unique in a database, and never changed once released. The event kernel's are below 1000.
@@ -160,14 +161,17 @@ impl Database {
 
     /// The SQL of a [`Step`] as this database has it.
     pub(crate) fn dialect(&self, sql: &str, table: &str) -> String {
-        let (serial, key, bytes) = match self.kind {
-            Kind::Sqlite => ("INTEGER PRIMARY KEY AUTOINCREMENT", "TEXT PRIMARY KEY NOT NULL", "BLOB"),
-            Kind::Postgres => {
-                ("BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY", "TEXT COLLATE \"C\" PRIMARY KEY", "BYTEA")
-            }
+        let (serial, key, text, bytes) = match self.kind {
+            Kind::Sqlite => ("INTEGER PRIMARY KEY AUTOINCREMENT", "TEXT PRIMARY KEY NOT NULL", "TEXT", "BLOB"),
+            Kind::Postgres => (
+                "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+                "TEXT COLLATE \"C\" PRIMARY KEY",
+                "TEXT COLLATE \"C\"",
+                "BYTEA",
+            ),
         };
-        let sql = sql.replace("{serial}", serial).replace("{key}", key).replace("{bytes}", bytes);
-        sql.replace("{table}", table)
+        let sql = sql.replace("{serial}", serial).replace("{key}", key).replace("{text}", text);
+        sql.replace("{bytes}", bytes).replace("{table}", table)
     }
 
     pub fn kind(&self) -> Kind {

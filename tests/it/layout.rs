@@ -63,10 +63,15 @@ const SERVICES: [&str; 3] = ["auth", "sfs", "compute"];
 
 /// The layers of a service: a module imports those of its own line and of the lines above it. A module that is not
 /// named is of the first line; `mod.rs` puts them together.
-const LAYERS: [&[&str]; 4] = [&["model"], &["store"], &["service", "reconciler"], &["api", "page", "owner"]];
+const LAYERS: [&[&str]; 4] =
+    [&["model"], &["store"], &["service", "reconciler", "keeper", "check"], &["api", "dav", "page", "owner"]];
 
 /// The files and folders of `control` that name HTTP's types, wherever they are.
-const HTTP: [&str; 9] = ["api", "page", "caller", "error", "extract", "request", "origin", "cors", "service_key"];
+const HTTP: [&str; 11] =
+    ["api", "dav", "page", "caller", "connector", "error", "extract", "request", "origin", "cors", "service_key"];
+
+/// The only places of `control` that name these crates.
+const ONLY_IN_CONTROL: [(&str, &[&str]); 2] = [("object_store", &["storage"]), ("dav_server", &["dav"])];
 
 /// What the implementations of the bus import. They carry messages for whoever has some.
 const BUS: [&str; 5] = ["clock", "database", "fail_point", "message", "outbox"];
@@ -214,6 +219,11 @@ fn wrong_in_control(modules: &[String], code: &str) -> Vec<String> {
             wrong.push(format!("names `{http}`"));
         }
     }
+    for (name, homes) in ONLY_IN_CONTROL.iter().filter(|(name, _)| found.contains(*name)) {
+        if !is_in(homes) {
+            wrong.push(format!("names `{name}`"));
+        }
+    }
     let has_tables = is_in(&["store"]) || modules.first().is_some_and(|module| module == "revocation");
     if has_sql(code) && !has_tables {
         wrong.push("has SQL".to_owned());
@@ -350,9 +360,13 @@ fn imports_are_seen_however_they_are_written() {
         ("auth::store", "use crate::{\n    error,\n    auth::{model, service::Service},\n};", true),
         ("auth::store::users", "use super::super::service::Service;", true),
         ("auth::service::login", "pub(in crate::auth) use super::super::api::client;", true),
-        ("auth::limiter", "use crate::auth::store;", true),
+        ("auth::scope", "use crate::auth::store;", true),
         ("auth::service::login", "use http::HeaderMap;", true),
         ("auth::service::login", "use sqlx::{Row, query};", true),
+        ("sfs::service", "use object_store::ObjectStore;", true),
+        ("sfs::storage::read", "use object_store::ObjectStore;", false),
+        ("sfs::dav::spot", "use crate::sfs::service::Place;", false),
+        ("sfs::service", "use super::dav::Spot;", true),
         ("sfs::service", "sqlx::query_scalar(\"SELECT 1\")", true),
         (
             "auth::service::login",

@@ -7,6 +7,7 @@ mod failure;
 mod install;
 mod lint;
 mod machine;
+mod npm;
 mod peers;
 mod pypi;
 mod task;
@@ -48,6 +49,7 @@ fn perform(task: Task) -> Result<(), Failure> {
         }
         Task::BenchEvents { args } => bench("edd-events", "events", &args),
         Task::BenchContainers { args } => bench("edd", "containers", &args),
+        Task::BenchFiles { args } => bench("edd", "files", &args),
         Task::BenchSsh { args } => bench("edd", "ssh", &args),
         Task::BenchPeers { args } => peers::bench(&args),
     }

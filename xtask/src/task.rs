@@ -14,6 +14,7 @@ cargo xtask <task>
   bench events [ARGS]  events beside the bare rates of their database and bus; `bench events --help` lists ARGS
   bench containers [ARGS]
                        containers, from a commit to an answer; `bench containers --help` lists ARGS
+  bench files [ARGS]   the file share beside nginx; `bench files --help` lists ARGS
   bench peers [ARGS]   edd beside nginx, haproxy, envoy and caddy; `bench peers --help` lists ARGS
   bench ssh [ARGS]     SSH through edd beside straight and `ssh -J`; `bench ssh --help` lists ARGS
   setup                only install what is missing
@@ -32,6 +33,7 @@ pub enum Task {
     Bench { args: Vec<String> },
     BenchEvents { args: Vec<String> },
     BenchContainers { args: Vec<String> },
+    BenchFiles { args: Vec<String> },
     BenchPeers { args: Vec<String> },
     BenchSsh { args: Vec<String> },
     Setup,
@@ -55,6 +57,7 @@ impl Task {
                 return Ok(match args.first().map(String::as_str) {
                     Some("events") => Self::BenchEvents { args: args.split_off(1) },
                     Some("containers") => Self::BenchContainers { args: args.split_off(1) },
+                    Some("files") => Self::BenchFiles { args: args.split_off(1) },
                     Some("peers") => Self::BenchPeers { args: args.split_off(1) },
                     Some("ssh") => Self::BenchSsh { args: args.split_off(1) },
                     _ => Self::Bench { args },
@@ -91,6 +94,7 @@ mod tests {
         assert_eq!(parse("bench table"), Ok(Task::Bench { args: words("table") }));
         assert_eq!(parse("bench peers --rounds 2"), Ok(Task::BenchPeers { args: words("--rounds 2") }));
         assert_eq!(parse("bench containers --sleeps 3"), Ok(Task::BenchContainers { args: words("--sleeps 3") }));
+        assert_eq!(parse("bench files --mib 64"), Ok(Task::BenchFiles { args: words("--mib 64") }));
         assert_eq!(parse("bench ssh --mib 64"), Ok(Task::BenchSsh { args: words("--mib 64") }));
         assert_eq!(parse("bench events --full"), Ok(Task::BenchEvents { args: words("--full") }));
         assert_eq!(parse("bench table peers"), Ok(Task::Bench { args: words("table peers") }));
@@ -120,6 +124,7 @@ mod tests {
             "bench",
             "bench events",
             "bench containers",
+            "bench files",
             "bench peers",
             "bench ssh",
             "setup",

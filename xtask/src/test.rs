@@ -4,6 +4,7 @@ use crate::cache;
 use crate::cargo::{self, Cargo};
 use crate::failure::{Failure, run};
 use crate::install;
+use crate::npm;
 use crate::tool;
 
 /// Installs what building and testing need.
@@ -11,6 +12,10 @@ pub fn setup() -> Result<Cargo, Failure> {
     let reach = install::ensure(tool::BUILD)?;
     install::ensure(tool::TEST)?;
     install::ensure(tool::SSH)?;
+    install::ensure(tool::FILES)?;
+    if npm::possible() {
+        npm::install()?;
+    }
     if let Err(failure) = install::ensure(tool::CONTAINERS) {
         // Tests of what cannot be had here say so.
         eprintln!("xtask: {failure}");
@@ -27,6 +32,7 @@ pub fn test(full: bool, filters: &[String]) -> Result<(), Failure> {
     let mut command = setup()?.command(&["test", "--workspace", "--locked"]);
     if full {
         install::ensure(tool::FULL)?;
+        npm::install()?;
         command.env("EDD_TEST_FULL", "1");
     }
     if !filters.is_empty() {

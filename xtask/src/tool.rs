@@ -107,8 +107,27 @@ pub const SSH: &[Tool] = &[
     },
 ];
 
+/// To test the file share with the clients that people have, and on a store that is not this disk.
+pub const FILES: &[Tool] = &[
+    debian("rclone", "rclone", "tests synchronize folders with it"),
+    Tool {
+        program: "moto_server",
+        oldest: None,
+        package: "python3-venv",
+        why: "tests store in it, as in S3",
+        wheel: Some(Wheel {
+            // Not its extra `server`, which brings the clouds of the world: S3 needs flask alone.
+            requirements: &["moto[s3]>=5.2,<6", "flask>=3,<4", "flask-cors>=5,<7"],
+            program: "moto_server",
+            variable: None,
+        }),
+    },
+];
+
 /// To test it at length.
 pub const FULL: &[Tool] = &[
+    debian("node", "nodejs", "tus-js-client runs on it"),
+    debian("npm", "npm", "it brings tus-js-client"),
     debian("chromium", "chromium", "a test looks at the page of `edd up` with it"),
     debian("dockerd", "docker.io", "containers run in it"),
     debian("podman", "podman catatonit containernetworking-plugins runc", "containers run in it"),
@@ -194,6 +213,7 @@ mod tests {
                 "python3-venv"
             ]
         );
+        assert_eq!(packages(&missing(FILES, |_| false)), ["rclone", "python3-venv"]);
         assert_eq!(packages(&missing(CONTAINERS, |_| false)), ["iproute2", "util-linux", "mount"]);
     }
 

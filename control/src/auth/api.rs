@@ -18,11 +18,11 @@ use serde::{Deserialize, Serialize};
 use crate::auth::error::AuthError;
 use crate::auth::model::Invalid;
 use crate::auth::page;
-use crate::auth::password::PasswordError;
 use crate::auth::service::Service;
 use crate::error::{Challenge, Error};
 use crate::extract::Json;
 use crate::moment::rfc3339;
+use crate::password::PasswordError;
 
 pub(in crate::auth) use sign_in::{client, end_session, with};
 pub(in crate::auth) use who::{identify, require_same_origin};

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::access_token::DEFAULT_ISSUER;
-use crate::auth::limiter::Limit;
 use crate::auth::model::{NewPassword, Username};
-use crate::auth::password::PasswordConfig;
+use crate::limiter::Limit;
+use crate::password::PasswordConfig;
 use crate::service_key::ServiceKey;
 
 /// Everything about it. `Default` is what `edd up` runs with, but for the dashboard's host.

@@ -3,9 +3,9 @@
 use edd_events::publisher::PublishError;
 
 use crate::access_token::TokenError;
-use crate::auth::limiter::TooOften;
 use crate::auth::model::Invalid;
-use crate::auth::password::PasswordError;
+use crate::limiter::TooOften;
+use crate::password::PasswordError;
 
 /// What is said to who asks; causes inside are for the log.
 #[derive(Debug, thiserror::Error)]

@@ -8,13 +8,10 @@
 
 mod api;
 pub mod config;
-pub mod entropy;
 pub mod error;
-pub mod limiter;
 pub mod model;
 pub mod owner;
 mod page;
-pub mod password;
 pub mod scope;
 pub mod service;
 pub mod store;
@@ -30,9 +27,9 @@ use edd_events::publisher::Publisher;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::config::AuthConfig;
-use crate::auth::entropy::Entropy;
 use crate::auth::error::AuthError;
 use crate::auth::service::{FirstPassword, Foundation, Service};
+use crate::entropy::Entropy;
 
 /// What the service calls itself in its events.
 pub const SOURCE: &str = "auth-service";

@@ -8,6 +8,8 @@ use edd_events::clock::Micros;
 use edd_proto::UserId;
 use edd_proto::auth::SessionEnd;
 
+use crate::password::{MAX_PASSWORD_BYTES, Password};
+
 /// Input that cannot be accepted: which, and what it has to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {rule}")]
@@ -81,34 +83,6 @@ fn is_invisible(c: char) -> bool {
         || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// Longest password, bytes: hashing time grows with it.
-pub const MAX_PASSWORD_BYTES: usize = 1024;
-
-/// A password as somebody typed it, to be compared. Any bytes that JSON can carry, NUL among them; never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Password(String);
-
-impl Password {
-    /// For a comparison: what cannot be anybody's password is no error, it merely is not the right one.
-    pub fn attempt(text: String) -> Self {
-        Self(text)
-    }
-
-    pub fn as_bytes(&self) -> &[u8] {
-        self.0.as_bytes()
-    }
-
-    pub(crate) fn is_too_long(&self) -> bool {
-        self.0.len() > MAX_PASSWORD_BYTES
-    }
-}
-
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Password(…)")
-    }
-}
-
 /// A password fit to be set. Length is all that is asked for (NIST SP 800-63B, 3.1.1.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewPassword(Password);
@@ -124,7 +98,7 @@ impl FromStr for NewPassword {
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
         if (8..=MAX_PASSWORD_BYTES).contains(&text.len()) {
-            Ok(Self(Password(text.to_owned())))
+            Ok(Self(Password::attempt(text.to_owned())))
         } else {
             Err(Invalid { field: "password", rule: "8 to 1024 bytes" })
         }

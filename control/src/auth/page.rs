@@ -20,9 +20,10 @@ use sha2::{Digest, Sha256};
 use crate::auth::api::{client, cookies, end_session, identify, require_same_origin, with};
 use crate::auth::config::Registration;
 use crate::auth::error::AuthError;
-use crate::auth::model::{Password, User};
+use crate::auth::model::User;
 use crate::auth::service::{Attempt, NewAccount, Service, SignedIn};
 use crate::error::Error;
+use crate::password::Password;
 use crate::request::Context;
 
 const TEMPLATE: &str = include_str!("signin.html");

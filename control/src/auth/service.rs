@@ -23,11 +23,11 @@ use edd_proto::common::Timestamp;
 
 use crate::access_token::KeySet;
 use crate::auth::config::AuthConfig;
-use crate::auth::entropy::Entropy;
 use crate::auth::error::AuthError;
-use crate::auth::limiter::{Limiter, Network};
 use crate::auth::model::RecordId;
-use crate::auth::password::{Hasher, PasswordError};
+use crate::entropy::Entropy;
+use crate::limiter::{Limiter, Network};
+use crate::password::{Hasher, PasswordError};
 
 pub use accounts::NewAccount;
 pub use first_start::FirstPassword;

@@ -94,7 +94,7 @@ impl Deployment {
 
     /// The same, with auth's database and those of the others in clusters of their own.
     pub fn on(nats: &Nats, [auth, sfs, compute, gateway]: [&Postgres; 4]) -> Self {
-        let [api, compute_api] = [(); 2].map(|()| format!("127.0.0.1:{}", port::free()));
+        let [api, compute_api, sfs_api] = [(); 3].map(|()| format!("127.0.0.1:{}", port::free()));
         let clusters = [("auth", auth), ("sfs", sfs), ("compute", compute), ("gateway", gateway)];
         let databases = BTreeMap::from(clusters.map(|(service, cluster)| (service, cluster.database())));
         let builder = |builder: Builder, service| {
@@ -104,11 +104,13 @@ impl Deployment {
         let builders = BTreeMap::from([
             // The same port after a restart: the others know it by that.
             (Role::Auth, builder(Edd::control("auth"), "auth").env("EDD_API_LISTEN", &api)),
-            (Role::Sfs, builder(Edd::control("sfs"), "sfs")),
+            (Role::Sfs, builder(Edd::control("sfs"), "sfs").env("EDD_API_LISTEN", &sfs_api)),
             (Role::Compute, builder(Edd::control("compute"), "compute").env("EDD_API_LISTEN", &compute_api)),
             (
                 Role::Gateway,
-                builder(Edd::gateway(ROUTES), "gateway").env("COMPUTE_SERVICE_URL", &format!("http://{compute_api}")),
+                builder(Edd::gateway(ROUTES), "gateway")
+                    .env("COMPUTE_SERVICE_URL", &format!("http://{compute_api}"))
+                    .env("SFS_SERVICE_URL", &format!("http://{sfs_api}")),
             ),
         ]);
         Self { builders, running: BTreeMap::new(), databases, registered: Record::default() }

@@ -63,7 +63,7 @@ pub use known::knowing;
 pub use link::{Link, Way};
 pub use log::LogLine;
 pub use metrics::Metrics;
-pub use people::People;
+pub use people::{People, User};
 pub use program::{Output, Program, Running};
 pub use raw_upstream::RawUpstream;
 pub use record::{PATIENCE, within};

@@ -9,5 +9,6 @@ pub mod nats;
 pub mod port;
 pub mod postgres;
 pub mod program;
+pub mod s3;
 pub mod sshd;
 mod supervisor;

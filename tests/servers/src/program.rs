@@ -20,11 +20,22 @@ pub fn fetched_program(program: &str) -> Option<PathBuf> {
     fetched().into_iter().map(|folder| folder.join(program)).find(|file| is_executable(file))
 }
 
-/// Where `cargo xtask setup` puts what it fetches (`xtask/src/cache.rs`, `xtask/src/install.rs`).
+/// Where the programs are that `cargo xtask setup` fetches (`xtask/src/install.rs`).
 pub fn fetched() -> Vec<PathBuf> {
+    caches().map(|cache| cache.join("wheels/bin")).collect()
+}
+
+/// The packages of npm that it fetches (`xtask/src/npm.rs`), as node's variable NODE_PATH takes them. None: there is no
+/// npm here.
+pub fn fetched_packages() -> Option<PathBuf> {
+    caches().map(|cache| cache.join("node/node_modules")).find(|folder| folder.is_dir())
+}
+
+/// The folders that outlive a checkout (`xtask/src/cache.rs`).
+fn caches() -> impl Iterator<Item = PathBuf> {
     let variable = |name| std::env::var_os(name).map(PathBuf::from);
     let cache = variable("XDG_CACHE_HOME").filter(|path| path.is_absolute());
     let cache = cache.or_else(|| variable("HOME").map(|home| home.join(".cache"))).map(|cache| cache.join("edd"));
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/cache");
-    cache.into_iter().chain([checkout]).map(|folder| folder.join("wheels/bin")).collect()
+    cache.into_iter().chain([checkout])
 }

@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::who::Person;
 use super::{ById, done, rfc3339};
-use crate::auth::model::{DisplayName, NewPassword, Password, RecordId};
+use crate::auth::model::{DisplayName, NewPassword, RecordId};
 use crate::auth::service::Service;
 use crate::error::Error;
 use crate::extract::{Json, Path, Query};
+use crate::password::Password;
 use crate::request::Context;
 
 #[derive(Deserialize)]

@@ -9,12 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use super::who::{Who, identify, is_foreign, require_same_origin};
 use super::{cookies, done, rfc3339};
-use crate::auth::entropy::Secret;
 use crate::auth::error::AuthError;
-use crate::auth::model::{Client, Password, User};
+use crate::auth::model::{Client, User};
 use crate::auth::service::{Attempt, NewAccount, Service, SignedIn, Via};
+use crate::entropy::Secret;
 use crate::error::{Challenge, Error};
 use crate::extract::Json;
+use crate::password::Password;
 use crate::request::Context;
 
 /// Fields that are not known, such as those of a second factor, are passed over.

@@ -10,13 +10,11 @@ use super::revocation::End;
 use super::{Service, SignedIn};
 use crate::auth::config::Registration;
 use crate::auth::error::AuthError;
-use crate::auth::limiter::Network;
-use crate::auth::model::{
-    Client, DisplayName, NewPassword, Password, RecordId, Revocation, RevokedKind, User, Username,
-};
-use crate::auth::password::Verdict;
+use crate::auth::model::{Client, DisplayName, NewPassword, RecordId, Revocation, RevokedKind, User, Username};
 use crate::auth::store::users::{self, NewUser, WithPassword};
 use crate::auth::store::{revocations, tokens};
+use crate::limiter::Network;
+use crate::password::{Password, Verdict};
 
 /// An account to be.
 #[derive(Clone, Debug)]

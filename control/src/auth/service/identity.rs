@@ -6,11 +6,11 @@ use edd_events::clock::micros;
 
 use super::Service;
 use crate::access_token::MAX_TOKEN_BYTES;
-use crate::auth::entropy::Secret;
 use crate::auth::error::AuthError;
 use crate::auth::model::{ApiToken, RecordId, Session, User};
 use crate::auth::store::{sessions, tokens};
 use crate::caller::API_TOKEN_PREFIX;
+use crate::entropy::Secret;
 
 /// How exactly the last use of an API token is known.
 const USE_NOTED: Duration = Duration::from_secs(60);

@@ -8,12 +8,12 @@ use edd_proto::auth::{SessionCreated, SessionEnd};
 use super::revocation::{End, MAX_SESSIONS};
 use super::{Service, timestamp};
 use crate::access_token::Claims;
-use crate::auth::entropy::Secret;
 use crate::auth::error::AuthError;
-use crate::auth::limiter::Network;
-use crate::auth::model::{Client, Password, RecordId, Session, User, Username};
-use crate::auth::password::{PasswordError, Verdict};
+use crate::auth::model::{Client, RecordId, Session, User, Username};
 use crate::auth::store::{refresh, sessions, users};
+use crate::entropy::Secret;
+use crate::limiter::Network;
+use crate::password::{Password, PasswordError, Verdict};
 
 /// What somebody typed.
 #[derive(Clone, Debug)]

@@ -8,11 +8,11 @@ use edd_proto::auth::SessionEnd;
 use super::login::Opened;
 use super::revocation::End;
 use super::{Service, SignedIn};
-use crate::auth::entropy::Secret;
 use crate::auth::error::AuthError;
 use crate::auth::model::{Session, User};
 use crate::auth::store::refresh::{self, Known};
 use crate::auth::store::sessions;
+use crate::entropy::Secret;
 
 const REFUSED: AuthError = AuthError::Unauthenticated("the refresh token is unknown, used or expired");
 

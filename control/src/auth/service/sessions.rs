@@ -5,10 +5,10 @@ use edd_proto::auth::SessionEnd;
 
 use super::revocation::{End, MAX_SESSIONS};
 use super::{Identity, Service, Via};
-use crate::auth::entropy::Secret;
 use crate::auth::error::AuthError;
 use crate::auth::model::{RecordId, Session, User};
 use crate::auth::store::{refresh, sessions};
+use crate::entropy::Secret;
 
 impl Service {
     /// Ends the session that somebody came with.

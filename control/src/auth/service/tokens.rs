@@ -8,12 +8,12 @@ use edd_proto::auth::SessionEnd;
 
 use super::Service;
 use super::revocation::End;
-use crate::auth::entropy::Secret;
 use crate::auth::error::AuthError;
 use crate::auth::model::{ApiToken, Invalid, RecordId, User};
 use crate::auth::scope::Scopes;
 use crate::auth::store::{tokens, users};
 use crate::caller::API_TOKEN_PREFIX;
+use crate::entropy::Secret;
 
 /// Tokens that a user may have at once.
 const MAX_TOKENS: u32 = 100;

@@ -4,8 +4,8 @@ use edd_events::clock::Micros;
 use sqlx::{Row, query};
 
 use super::{Connection, record_id};
-use crate::auth::entropy::Secret;
 use crate::auth::model::RecordId;
+use crate::entropy::Secret;
 
 /// What is known of a token.
 #[derive(Debug)]

@@ -5,8 +5,8 @@ use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row, query};
 
 use super::{Connection, record_id, users};
-use crate::auth::limiter::Network;
 use crate::auth::model::{RecordId, Session, User};
+use crate::limiter::Network;
 
 const COLUMNS: &str = "sessions.id AS session_id, sessions.user_number AS user_number, \
                        sessions.created_at AS session_created_at, last_used_at, expires_at, client_ip, user_agent, \

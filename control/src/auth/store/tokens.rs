@@ -5,8 +5,8 @@ use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row, query, query_scalar};
 
 use super::{Connection, broken, record_id, users};
-use crate::auth::entropy::Secret;
 use crate::auth::model::{ApiToken, RecordId, User};
+use crate::entropy::Secret;
 
 const COLUMNS: &str = "api_tokens.id AS token_id, api_tokens.user_number AS user_number, name, scopes, \
                        api_tokens.created_at AS token_created_at, expires_at, last_used_at";

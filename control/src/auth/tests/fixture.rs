@@ -18,9 +18,9 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use crate::auth::config::{AuthConfig, FirstAdmin};
-use crate::auth::password::PasswordConfig;
 use crate::auth::service::{FirstPassword, Service};
 use crate::auth::{Auth, SOURCE, store};
+use crate::password::PasswordConfig;
 use crate::request::{TrustedProxies, tracked};
 use crate::service_key::ServiceKey;
 

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::fixture::{Fixture, PASSWORD, config, on_each_database};
 use crate::auth::config::AuthConfig;
-use crate::auth::password::PasswordConfig;
+use crate::password::PasswordConfig;
 
 on_each_database![
     bodies_that_are_none_are_refused,

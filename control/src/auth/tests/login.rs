@@ -9,7 +9,7 @@ use serde_json::json;
 use super::fixture::{ADMIN_PASSWORD, Fixture, NOW, PASSWORD, config, on_each_database};
 use crate::access_token::KeySet;
 use crate::auth::config::{Limits, Registration};
-use crate::auth::password::PasswordConfig;
+use crate::password::PasswordConfig;
 
 const MINUTES: Duration = Duration::from_secs(60);
 
@@ -200,7 +200,7 @@ async fn sessions_end_by_themselves(kind: Kind) {
 }
 
 async fn a_user_has_a_hundred_sessions_at_most(kind: Kind) {
-    let many = crate::auth::limiter::Limit { tries: 1000, window: MINUTES };
+    let many = crate::limiter::Limit { tries: 1000, window: MINUTES };
     let limits = Limits { logins_per_address: many, logins_per_account: many, ..Limits::default() };
     let fixture = Fixture::with(kind, crate::auth::config::AuthConfig { limits, ..config() }).await;
     let first = fixture.admin().await;

@@ -44,7 +44,7 @@ async fn a_refresh_token_is_used_once_and_replaced(kind: Kind) {
         .fetch_one(fixture.database.reader())
         .await
         .expect("a row");
-    assert_eq!(stored, crate::auth::entropy::Secret::of(&secret).sha256());
+    assert_eq!(stored, crate::entropy::Secret::of(&secret).sha256());
     for _ in 0..3 {
         let old = text(&answer, "token");
         fixture.clock.advance(Duration::from_secs(15 * 60 + 30));

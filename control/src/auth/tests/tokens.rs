@@ -34,7 +34,7 @@ async fn a_token_is_shown_once_and_opens_what_it_says(kind: Kind) {
     assert_eq!(made["expires_at"], json!("2026-04-01T00:00:00Z"));
     let stored: Vec<u8> =
         sqlx::query_scalar("SELECT sha256 FROM api_tokens").fetch_one(fixture.database.reader()).await.expect("a row");
-    assert_eq!(stored, crate::auth::entropy::Secret::of(secret).sha256());
+    assert_eq!(stored, crate::entropy::Secret::of(secret).sha256());
 
     let own = fixture.get("/api/session").token(secret).send().await.ok();
     assert_eq!((&own["username"], &own["expires_at"]), (&json!("ann"), &json!("2026-04-01T00:00:00Z")));

@@ -1,5 +1,6 @@
 //! Passwords become Argon2id hashes (RFC 9106), a bounded number at a time: each takes 19 MiB and some 30 ms of a core.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,8 +8,35 @@ use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, Salt
 use argon2::{Algorithm, Argon2, Params, Version};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::auth::entropy::Entropy;
-use crate::auth::model::Password;
+use crate::entropy::Entropy;
+
+/// Longest password, bytes: hashing time grows with it.
+pub const MAX_PASSWORD_BYTES: usize = 1024;
+
+/// A password as somebody typed it, to be compared. Any bytes that JSON can carry, NUL among them; never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(String);
+
+impl Password {
+    /// For a comparison: what cannot be anybody's password is no error, it merely is not the right one.
+    pub fn attempt(text: String) -> Self {
+        Self(text)
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
+    fn is_too_long(&self) -> bool {
+        self.0.len() > MAX_PASSWORD_BYTES
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(…)")
+    }
+}
 
 /// What a hash costs, and how many are made at once.
 #[derive(Clone, Copy, Debug)]
