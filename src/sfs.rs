@@ -152,8 +152,8 @@ impl SfsArgs {
             },
             leases: Leases { upload: Duration::from_secs(self.upload_expiry_seconds), ..defaults.leases },
             on_user_delete: self.on_user_delete.into(),
-            passwords: defaults.passwords,
             service_key: place.plane.service_key.as_ref().map(|key| ServiceKey::new(key.reveal())),
+            ..defaults
         }
     }
 }

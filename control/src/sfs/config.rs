@@ -6,15 +6,30 @@ use crate::password::PasswordConfig;
 use crate::service_key::ServiceKey;
 
 /// Everything about it but where the bytes are. `Default` is what `edd up` runs with.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct SfsConfig {
     pub quotas: Quotas,
     pub leases: Leases,
+    /// Rows of blobs that are made ahead of their use, at most.
+    pub blobs_ahead: u32,
     pub on_user_delete: OnUserDelete,
     /// How the passwords of share links are hashed.
     pub passwords: PasswordConfig,
     /// What other services show. None: nobody may ask as one, over HTTP.
     pub service_key: Option<ServiceKey>,
+}
+
+impl Default for SfsConfig {
+    fn default() -> Self {
+        Self {
+            quotas: Quotas::default(),
+            leases: Leases::default(),
+            blobs_ahead: 64,
+            on_user_delete: OnUserDelete::default(),
+            passwords: PasswordConfig::default(),
+            service_key: None,
+        }
+    }
 }
 
 /// What one user may have, and what one request may ask for.

@@ -16,6 +16,7 @@ mod ownership;
 mod pieces;
 mod place;
 mod repair;
+mod reserve;
 mod room;
 mod shares;
 mod trees;
@@ -54,6 +55,7 @@ struct Inner {
     config: SfsConfig,
     foundation: Foundation,
     random: Mutex<StdRng>,
+    reserve: tokio::sync::Mutex<reserve::Reserve>,
 }
 
 /// What the service stands on.
@@ -69,7 +71,7 @@ pub struct Foundation {
 
 impl Service {
     pub fn new(config: SfsConfig, foundation: Foundation) -> Self {
-        Self(Arc::new(Inner { config, foundation, random: Mutex::new(rand::make_rng()) }))
+        Self(Arc::new(Inner { config, foundation, random: Mutex::new(rand::make_rng()), reserve: Default::default() }))
     }
 
     pub fn config(&self) -> &SfsConfig {

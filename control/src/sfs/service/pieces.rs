@@ -4,6 +4,7 @@ use bytes::Bytes;
 use edd_events::clock::{Micros, micros};
 
 use super::Service;
+use super::reserve::Leased;
 use crate::sfs::error::SfsError;
 use crate::sfs::storage::{BlobId, BlobWriter};
 use crate::sfs::store::blobs::{self, Piece};
@@ -91,20 +92,22 @@ impl Pieces {
             open.writer.abort().await;
         }
         for id in ids {
-            let expired = blobs::expire(self.service.database().writer(), id, self.service.now()).await;
-            if let Err(error) = expired {
+            if let Err(error) = self.service.discard(id).await {
                 tracing::warn!(blob = %id, %error, "what is left of an upload goes when its lease is over");
             }
         }
     }
 
-    async fn open_blob(&self) -> Result<Open, SfsError> {
-        let id = self.service.random_blob();
-        blobs::insert(self.service.database().writer(), id, None, 0, self.service.write_lease()).await?;
+    async fn open_blob(&mut self) -> Result<Open, SfsError> {
+        let Leased { id, extend_at } = self.service.lease_blob().await?;
+        self.extend_at = self.extend_at.min(extend_at);
         Ok(Open { id, writer: self.service.store().create(id).await?, size: 0 })
     }
 
     /// Says that all of them are still being written, if it is time to.
+    ///
+    /// # Errors
+    /// It was for too long.
     async fn extend(&mut self) -> Result<(), SfsError> {
         if self.service.now() < self.extend_at {
             return Ok(());
@@ -113,13 +116,27 @@ impl Pieces {
         let open = self.open.as_ref().map(|open| open.id);
         let ids: Vec<BlobId> = self.whole.iter().map(|piece| piece.id).chain(open).collect();
         for ids in ids.chunks(EXTENDED_AT_ONCE) {
-            blobs::extend(self.service.database().writer(), ids, until).await?;
+            if blobs::extend(self.service.database().writer(), ids, until).await? < ids.len() as u64 {
+                return Err(SfsError::Stalled);
+            }
         }
         self.extend_at = extends_at(&self.service);
         Ok(())
     }
 }
 
+impl Service {
+    /// Has a blob removed that was written for nothing.
+    async fn discard(&self, id: BlobId) -> Result<(), SfsError> {
+        if !blobs::expire(self.database().writer(), id, self.now()).await? {
+            // Its row may have gone before the object was there: nobody else knows of it.
+            self.store().delete(id).await?;
+        }
+        Ok(())
+    }
+}
+
+/// When a lease that begins now is to be extended.
 fn extends_at(service: &Service) -> Micros {
     service.now().saturating_add(micros(service.config().leases.write / 3))
 }

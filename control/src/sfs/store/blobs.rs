@@ -14,17 +14,12 @@ pub struct Piece {
     pub size: u64,
 }
 
-/// Adds the row of a blob that is about to be written; of `upload`, if it is a piece of one.
-pub async fn insert(
-    connection: impl Connection<'_>,
-    id: BlobId,
-    upload: Option<&str>,
-    ordinal: u32,
-    due_at: Micros,
-) -> sqlx::Result<()> {
-    let statement = "INSERT INTO blobs (id, upload, ordinal, size, due_at) VALUES ($1, $2, $3, 0, $4)";
-    let insert = query(statement).bind(id.to_string()).bind(upload.map(str::to_owned)).bind(i64::from(ordinal));
-    insert.bind(due_at).execute(connection).await?;
+/// Adds the rows of blobs that are soon to be written.
+pub async fn insert(connection: impl Connection<'_>, ids: &[BlobId], due_at: Micros) -> sqlx::Result<()> {
+    let rows: Vec<String> = (2..2 + ids.len()).map(|place| format!("(${place}, 0, 0, $1)")).collect();
+    let statement = format!("INSERT INTO blobs (id, ordinal, size, due_at) VALUES {}", rows.join(", "));
+    let insert = query(AssertSqlSafe(statement)).bind(due_at);
+    ids.iter().fold(insert, |insert, id| insert.bind(id.to_string())).execute(connection).await?;
     Ok(())
 }
 

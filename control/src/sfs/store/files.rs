@@ -61,14 +61,12 @@ pub async fn with_pieces(
     namespace: i64,
     path: &FilePath,
 ) -> sqlx::Result<Option<(Entry, Vec<Piece>)>> {
-    let statement = format!(
-        "SELECT path, files.content, media_type, created_at, modified_at, contents.size AS size, sha256, \
-         blobs.id AS blob, blobs.size AS blob_size \
-         FROM files LEFT JOIN contents ON contents.number = files.content \
-         LEFT JOIN blobs ON blobs.content = files.content \
-         WHERE namespace = $1 AND path = $2 ORDER BY ordinal"
-    );
-    let rows = query(AssertSqlSafe(statement)).bind(namespace).bind(path.as_str()).fetch_all(connection).await?;
+    let statement = "SELECT path, files.content, media_type, created_at, modified_at, contents.size AS size, sha256, \
+                     blobs.id AS blob, blobs.size AS blob_size \
+                     FROM files LEFT JOIN contents ON contents.number = files.content \
+                     LEFT JOIN blobs ON blobs.content = files.content \
+                     WHERE namespace = $1 AND path = $2 ORDER BY ordinal";
+    let rows = query(statement).bind(namespace).bind(path.as_str()).fetch_all(connection).await?;
     let Some(first) = rows.first() else { return Ok(None) };
     let mut pieces = Vec::with_capacity(rows.len());
     for row in &rows {

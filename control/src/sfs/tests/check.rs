@@ -140,7 +140,8 @@ async fn rows_that_belong_to_nothing_go(kind: Kind) {
     fixture.tamper("INSERT INTO contents (size, sha256, refs) SELECT 0, sha256, 1 FROM contents").await;
     repaired(&fixture, "references").await;
     let id = fixture.service.random_blob();
-    blobs::insert(fixture.database.writer(), id, None, 0, 1).await.expect("a row");
+    blobs::insert(fixture.database.writer(), &[id], 1).await.expect("a row");
+    write(&fixture, id, b"").await;
     fixture.tamper("UPDATE blobs SET due_at = NULL WHERE due_at IS NOT NULL").await;
     repaired(&fixture, "loose").await;
     fixture.much_later().await;

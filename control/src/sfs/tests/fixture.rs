@@ -92,6 +92,12 @@ impl Fixture {
     }
 
     pub async fn on(scratch: Scratch, store: BlobStore, config: SfsConfig) -> Self {
+        // So that there is a row for each object.
+        Self::ahead(scratch, store, SfsConfig { blobs_ahead: 1, ..config }).await
+    }
+
+    /// One that makes rows of blobs ahead.
+    pub async fn ahead(scratch: Scratch, store: BlobStore, config: SfsConfig) -> Self {
         let database = scratch.open(&STEPS).await;
         let clock = ManualClock::at(NOW);
         let foundation = Foundation {

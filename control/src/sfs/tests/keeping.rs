@@ -6,10 +6,12 @@ use bytes::Bytes;
 use edd_events::database::Kind;
 
 use super::fixture::{ANN, Fixture, actor, cause, checksum, name, target};
-use crate::scratch::on_each_database;
+use crate::scratch::{Scratch, on_each_database};
+use crate::sfs::config::SfsConfig;
 use crate::sfs::error::SfsError;
 use crate::sfs::model::{Checksum, Visibility};
-use crate::sfs::service::{Incoming, Placed};
+use crate::sfs::service::{Incoming, Place, Placed, To};
+use crate::sfs::storage::BlobStore;
 use crate::sfs::store::blobs::{self, Piece};
 
 on_each_database![
@@ -19,6 +21,7 @@ on_each_database![
     a_blob_that_is_being_removed_is_nobodys_file,
     who_is_stopped_while_removing_goes_on,
     a_large_namespace_goes_piece_by_piece,
+    rows_are_made_ahead_and_go_unless_they_are_used,
 ];
 
 const LEASE: Duration = Duration::from_secs(900);
@@ -51,7 +54,7 @@ async fn a_writer_who_is_gone_leaves_nothing_for_long(kind: Kind) {
     // With a row and no object yet.
     let id = fixture.service.random_blob();
     let until = fixture.service.write_lease();
-    blobs::insert(fixture.database.writer(), id, None, 0, until).await.expect("a row");
+    blobs::insert(fixture.database.writer(), &[id], until).await.expect("a row");
     assert_gone(&fixture).await;
     // In the middle of an object, small or large.
     for bytes in [10, 3_000_000] {
@@ -63,7 +66,7 @@ async fn a_writer_who_is_gone_leaves_nothing_for_long(kind: Kind) {
     }
     // With the object whole, before the transaction.
     let id = fixture.service.random_blob();
-    blobs::insert(fixture.database.writer(), id, None, 0, fixture.service.write_lease()).await.expect("a row");
+    blobs::insert(fixture.database.writer(), &[id], fixture.service.write_lease()).await.expect("a row");
     let mut writer = fixture.store.create(id).await.expect("a writer");
     writer.write(Bytes::from_static(b"bytes")).await.expect("room");
     writer.finish().await.expect("an object");
@@ -73,7 +76,7 @@ async fn a_writer_who_is_gone_leaves_nothing_for_long(kind: Kind) {
     assert_gone(&fixture).await;
     // In the middle of the transaction.
     let id = fixture.service.random_blob();
-    blobs::insert(fixture.database.writer(), id, None, 0, fixture.service.write_lease()).await.expect("a row");
+    blobs::insert(fixture.database.writer(), &[id], fixture.service.write_lease()).await.expect("a row");
     let mut writer = fixture.store.create(id).await.expect("a writer");
     writer.write(Bytes::from_static(b"bytes")).await.expect("room");
     writer.finish().await.expect("an object");
@@ -176,16 +179,16 @@ async fn a_large_namespace_goes_piece_by_piece(kind: Kind) {
     // One object, many files: what counts is the number of rows.
     fixture.file("docs", "a/0", b"bytes").await;
     let (ann, docs) = (actor(ANN), name("docs"));
-    let place = |at: &str| crate::sfs::service::Place { namespace: docs.clone(), path: at.parse().expect("a path") };
+    let place = |at: &str| Place { namespace: docs.clone(), path: at.parse().expect("a path") };
     for doubled in 0..10 {
-        let to = crate::sfs::service::To {
+        let to = To {
             namespace: docs.clone(),
             path: format!("b{doubled}").parse().expect("a path"),
             replace: Default::default(),
         };
         let from = place(if doubled == 0 { "a" } else { "all" });
         fixture.service.copy_entry(&ann, &from, &to, &cause()).await.expect("copied");
-        let into = crate::sfs::service::To { path: format!("all/{doubled}").parse().expect("a path"), ..to.clone() };
+        let into = To { path: format!("all/{doubled}").parse().expect("a path"), ..to.clone() };
         fixture.service.move_entry(&ann, &place(to.path.as_str()), &into, &cause()).await.expect("moved");
     }
     let (_, files, _) = fixture.used("docs").await;
@@ -196,4 +199,23 @@ async fn a_large_namespace_goes_piece_by_piece(kind: Kind) {
     assert_eq!((fixture.count("files").await, fixture.count("namespaces").await), (0, 0));
     fixture.much_later().await;
     assert_eq!(fixture.kept().await, (0, 0, 0));
+}
+
+async fn rows_are_made_ahead_and_go_unless_they_are_used(kind: Kind) {
+    let scratch = Scratch::new(kind);
+    let store = BlobStore::local(&scratch.folder.path().join("blobs")).expect("a store");
+    let fixture = Fixture::ahead(scratch, store, SfsConfig { blobs_ahead: 8, ..SfsConfig::default() }).await;
+    fixture.namespace(ANN, "docs", Visibility::Private).await;
+    for number in 0..20 {
+        fixture.file("docs", &number.to_string(), b"bytes").await;
+    }
+    // 1, 2, 4, 8 and 8.
+    assert_eq!(fixture.kept().await, (20, 23, 20));
+    // The rest is too old to be begun with.
+    fixture.clock.advance(LEASE / 3);
+    fixture.file("docs", "later", b"bytes").await;
+    assert_eq!(fixture.kept().await, (21, 24, 21));
+    fixture.much_later().await;
+    assert_eq!(fixture.kept().await, (21, 21, 21));
+    fixture.assert_sound().await;
 }
