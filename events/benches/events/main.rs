@@ -40,7 +40,9 @@ async fn main() -> ExitCode {
     for round in 1..=options.rounds {
         for setup in options.setups.iter().copied() {
             eprintln!("bench events: round {round} of {}, {}", options.rounds, setup.title());
-            report.add(setup, measure(setup, &servers, &options.sizes()).await);
+            let sample = measure(setup, &servers, &options.sizes()).await;
+            eprintln!("bench events: {sample:?}");
+            report.add(setup, sample);
         }
     }
     if options.is_json {

@@ -14,7 +14,7 @@ async fn curl_moves_files() {
     let url = site.file_url("in/a%20file");
     let status = async |arguments: &[&str]| {
         let told = ["--output", "answer", "--write-out", "%{http_code}"];
-        site.curl(&[&told, arguments].concat()).run().await.ok().to_owned()
+        site.curl(&[&told, arguments].concat()).run().await.ok().trim_end().to_owned()
     };
     assert_eq!(status(&["--upload-file", "a", &url]).await, "201");
     assert_eq!(status(&["--upload-file", "a", &url]).await, "409");
@@ -95,10 +95,10 @@ async fn rclone_synchronizes_over_webdav() {
         run(&["check", "--download", "tree", "edd:docs/in"]).await;
         run(&["moveto", "edd:docs/in/one", "edd:docs/in/deep/uno"]).await;
         run(&["moveto", "edd:docs/in/deep", "edd:docs/shallow"]).await;
-        run(&["copyto", "edd:docs/shallow/uno", "edd:docs/in/empty"]).await;
+        run(&["copyto", "edd:docs/shallow/uno", "edd:docs/in/copy"]).await;
         run(&["copy", "edd:docs", "back"]).await;
-        assert_eq!(tree(&site.here("back")), ["in/empty", "shallow/er/two & ü", "shallow/uno"]);
-        assert!(site.read("back/in/empty") == site.read("tree/one"), "replaced by the copy");
+        assert_eq!(tree(&site.here("back")), ["in/copy", "in/empty", "shallow/er/two & ü", "shallow/uno"]);
+        assert!(site.read("back/in/copy") == site.read("tree/one"));
         run(&["purge", "edd:docs/shallow"]).await;
         assert_eq!(run(&["lsf", "edd:docs"]).await, "in/\n");
         run(&["mkdir", "edd:made"]).await;
@@ -143,6 +143,23 @@ async fn webdav_asks_for_credentials_and_keeps_what_it_should() {
     let method = async |method: &str, name: &str| {
         status(&[&as_ann[..], &["--request", method, &format!("{dav}/{name}")]].concat()).await
     };
+    // COPY and MOVE take the place of what is there, unless they are told not to.
+    let to = async |method: &str, from: &str, name: &str, overwrite: &str| {
+        let (destination, overwrite) = (format!("Destination: {dav}/{name}"), format!("Overwrite: {overwrite}"));
+        let words = ["--request", method, "--header", &destination, "--header", &overwrite];
+        status(&[&as_ann[..], &words, &[&format!("{dav}/{from}")]].concat()).await
+    };
+    assert_eq!(method("MKCOL", "docs/dir").await, "201");
+    assert_eq!(to("COPY", "docs/a", "docs/dir/b", "T").await, "201");
+    assert_eq!(to("COPY", "docs/a", "docs/dir/b", "F").await, "412");
+    assert_eq!(to("MOVE", "docs/dir/b", "docs/a", "T").await, "204");
+    assert_eq!(to("COPY", "docs/a", "docs/dir/c", "T").await, "201");
+    assert_eq!(to("COPY", "docs/dir", "docs/other", "T").await, "201");
+    assert_eq!(to("MOVE", "docs/dir", "docs/other", "T").await, "204", "a folder takes a folder's place");
+    assert_eq!(to("MOVE", "docs/other", "docs/a", "T").await, "204", "and a file's");
+    assert_eq!(to("MOVE", "docs/a", "docs/a/deeper", "T").await.split(' ').next(), Some("409"), "not into itself");
+    assert_eq!(method("DELETE", "docs/a").await, "204");
+    assert_eq!(put(&[], "docs/a").await, "201");
     assert_eq!(method("MKCOL", "docs/a").await, "405", "a file is there");
     assert_eq!(method("DELETE", "docs").await, "403", "a namespace is not deleted like this");
     assert_eq!(method("PROPFIND", "others").await, "404");

@@ -35,12 +35,14 @@ pub(super) fn routes() -> Router<Api> {
         .route(&format!("{PREFIX}/{{*path}}"), any(serve))
 }
 
+/// What is answered, or refused with an error that the request's frame then renders.
 async fn serve(State(api): State<Api>, context: Context, request: Request) -> Response {
     let (mut parts, body) = request.into_parts();
     parts.headers.remove(X_LITMUS);
     let caller = match caller(&mut parts, &api.verifier).await {
         Ok(caller) => caller,
-        Err(error) => return challenged(error.into_response()),
+        Err(error) if error.status() == StatusCode::UNAUTHORIZED => return challenge(error.message().to_owned()),
+        Err(error) => return error.into_response(),
     };
     let is_nobody = caller.is_none();
     let response = match file(&parts) {
@@ -48,19 +50,19 @@ async fn serve(State(api): State<Api>, context: Context, request: Request) -> Re
         None => dispatch(api.service, caller, &context, parts, body).await,
     };
     let response = response.unwrap_or_else(IntoResponse::into_response);
-    // Most clients show no credentials before they are asked to; somebody may see what nobody does.
-    let is_hidden = matches!(response.status(), StatusCode::NOT_FOUND | StatusCode::FORBIDDEN | StatusCode::CONFLICT);
-    if is_nobody && is_hidden {
-        let message = "sign in: the user name, and an API token as password";
-        return challenged(Error::unauthorized(Challenge::Absent, message).into_response());
+    match response.status() {
+        // Most clients show no credentials before they are asked to, and somebody may see what nobody does.
+        StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND | StatusCode::FORBIDDEN | StatusCode::CONFLICT if is_nobody => {
+            challenge("sign in: the user name, and an API token as password".to_owned())
+        }
+        _ => response,
     }
-    challenged(response)
 }
 
-fn challenged(mut response: Response) -> Response {
-    if response.status() == StatusCode::UNAUTHORIZED {
-        response.headers_mut().append(WWW_AUTHENTICATE, CHALLENGE);
-    }
+/// The one challenge of this kind: some clients look at the first alone.
+fn challenge(message: String) -> Response {
+    let mut response = Error::new(StatusCode::UNAUTHORIZED, message).into_response();
+    response.headers_mut().insert(WWW_AUTHENTICATE, CHALLENGE);
     response
 }
 

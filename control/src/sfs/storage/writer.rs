@@ -73,15 +73,15 @@ impl BlobWriter {
             return Ok(self.written_bytes);
         }
         self.send_part().await?;
-        if let Some(mut upload) = self.upload.take() {
-            if let Err(error) = upload.complete().await {
-                upload.abort().await;
-                // Not all stores take everything back themselves: the answer to a success may be what was lost.
-                if let Err(error) = self.store.delete(self.id).await {
-                    tracing::debug!(%error, blob = %self.id, "an unfinished blob is left for the sweep");
-                }
-                return Err(StorageError::of(self.id, error));
+        if let Some(mut upload) = self.upload.take()
+            && let Err(error) = upload.complete().await
+        {
+            upload.abort().await;
+            // Not all stores take everything back themselves: the answer to a success may be what was lost.
+            if let Err(error) = self.store.delete(self.id).await {
+                tracing::debug!(%error, blob = %self.id, "an unfinished blob is left for the sweep");
             }
+            return Err(StorageError::of(self.id, error));
         }
         Ok(self.written_bytes)
     }
