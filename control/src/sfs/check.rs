@@ -84,13 +84,21 @@ impl Check<'_> {
 
     /// Objects without rows. A row is there before its object is, and goes after it: there is no moment at which an
     /// object that is needed has none.
+    ///
+    /// Where the database knows no object at all, it is more likely another store's than that all of them are garbage.
     async fn objects(&mut self) -> Result<(), SfsError> {
+        let knows_any = !blobs::page(self.service.database().reader(), None, 1).await?.is_empty();
         let mut pages = self.service.store().list().try_ready_chunks(PAGE as usize).boxed();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| error.1)?;
             self.summary.objects += page.len() as u64;
             let ids: Vec<_> = page.iter().map(|object| object.id).collect();
             let known = blobs::of_ids(self.service.database().reader(), &ids).await?;
+            if self.options.repairs && !knows_any {
+                let message =
+                    "the database knows nothing of what is in the store: is it this store's? nothing is repaired";
+                return Err(SfsError::conflict(message));
+            }
             for object in page.iter().filter(|object| known.iter().all(|known| known.id != object.id)) {
                 self.stray(*object).await?;
             }

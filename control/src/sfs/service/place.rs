@@ -93,11 +93,12 @@ impl Service {
         namespace: i64,
         missing: &[FilePath],
     ) -> Result<(), SfsError> {
-        let now = self.now();
-        for path in missing {
-            let folder = Entry { path: path.clone(), file: None, created_at: now, modified_at: now };
-            files::put(&mut *connection, namespace, &folder).await?;
+        if missing.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let now = self.now();
+        let folder = |path: &FilePath| Entry { path: path.clone(), file: None, created_at: now, modified_at: now };
+        let folders: Vec<Entry> = missing.iter().map(folder).collect();
+        Ok(files::insert(connection, namespace, &folders).await?)
     }
 }

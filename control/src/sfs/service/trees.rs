@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use edd_events::clock::Micros;
 use edd_events::publisher::Cause;
 use sqlx::AnyConnection;
 
@@ -10,7 +11,7 @@ use super::happening::Teller;
 use super::room::{check_replace, missing_folders};
 use super::{NO_FILE, Service};
 use crate::sfs::error::SfsError;
-use crate::sfs::model::{Actor, Entry, FilePath, Namespace, NamespaceName, Replace, Visitor};
+use crate::sfs::model::{Actor, Entry, FilePath, Invalid, Namespace, NamespaceName, Replace, Visitor};
 use crate::sfs::store::namespaces::Change;
 use crate::sfs::store::trees::Tree;
 use crate::sfs::store::{contents, files, namespaces, owners, signed, trees};
@@ -166,7 +167,9 @@ impl Service {
         match transfer.way {
             Way::Move => trees::rename(&mut *connection, from, to).await?,
             Way::Copy => {
-                if !trees::copy(connection, from, to, self.now()).await? {
+                // What was read, and not what is there by now: that is what was counted.
+                let copies = transfer.copies(self.now())?;
+                if !trees::copy(connection, to, &copies).await? {
                     return Err(SfsError::conflict("what is copied was changed at this moment: try again"));
                 }
             }
@@ -182,6 +185,15 @@ impl Transfer<'_> {
             true => Change { folders: change.folders + 1, ..change },
             false => Change { bytes: change.bytes + signed(entry.size()), files: change.files + 1, ..change },
         })
+    }
+
+    /// All of it, as it is to be at the new path.
+    fn copies(&self, now: Micros) -> Result<Vec<Entry>, Invalid> {
+        let copy = |entry: &Entry| {
+            let path = entry.path.moved(self.from, self.to)?;
+            Ok(Entry { path, file: entry.file.clone(), created_at: now, modified_at: now })
+        };
+        self.entries.iter().map(copy).collect()
     }
 
     /// Whether the namespace that it goes to has more for it.

@@ -93,13 +93,30 @@ pub async fn kinds(
 
 /// Writes an entry, new or in place of the one at its path.
 pub async fn put(connection: impl Connection<'_>, namespace: i64, entry: &Entry) -> sqlx::Result<()> {
-    let statement = "INSERT INTO files (namespace, path, parent, content, media_type, created_at, modified_at) \
-                     VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (namespace, path) DO UPDATE SET \
-                     content = excluded.content, media_type = excluded.media_type, modified_at = excluded.modified_at";
-    let media_type = entry.file.as_ref().map_or("", |file| file.media_type.as_str());
-    let insert = query(statement).bind(namespace).bind(entry.path.as_str()).bind(parent_of(&entry.path));
-    let insert = insert.bind(entry.file.as_ref().map(|file| file.content)).bind(media_type);
-    insert.bind(entry.created_at).bind(entry.modified_at).execute(connection).await?;
+    let rest = "ON CONFLICT (namespace, path) DO UPDATE SET \
+                content = excluded.content, media_type = excluded.media_type, modified_at = excluded.modified_at";
+    write(connection, namespace, std::slice::from_ref(entry), rest).await
+}
+
+/// Adds entries where there are none.
+pub async fn insert(connection: impl Connection<'_>, namespace: i64, entries: &[Entry]) -> sqlx::Result<()> {
+    write(connection, namespace, entries, "").await
+}
+
+async fn write(connection: impl Connection<'_>, namespace: i64, entries: &[Entry], rest: &str) -> sqlx::Result<()> {
+    const BOUND: usize = 6;
+    let row = |index: usize| format!("($1, {})", places(2 + index * BOUND, BOUND));
+    let rows: Vec<String> = (0..entries.len()).map(row).collect();
+    let columns = "namespace, path, parent, content, media_type, created_at, modified_at";
+    let statement = format!("INSERT INTO files ({columns}) VALUES {} {rest}", rows.join(", "));
+    let mut insert = query(AssertSqlSafe(statement)).bind(namespace);
+    for entry in entries {
+        let media_type = entry.file.as_ref().map_or("", |file| file.media_type.as_str());
+        insert = insert.bind(entry.path.as_str()).bind(parent_of(&entry.path));
+        insert = insert.bind(entry.file.as_ref().map(|file| file.content)).bind(media_type);
+        insert = insert.bind(entry.created_at).bind(entry.modified_at);
+    }
+    insert.execute(connection).await?;
     Ok(())
 }
 

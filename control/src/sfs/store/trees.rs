@@ -1,11 +1,13 @@
 //! A folder with everything below it, or a file alone: read, moved, copied and taken away.
 
-use edd_events::clock::Micros;
 use sqlx::{AnyConnection, Row, query, query_scalar};
 
 use super::files::{self, below};
 use super::{Connection, parsed};
 use crate::sfs::model::{Entry, FilePath};
+
+/// Rows that one statement adds.
+const INSERTED_AT_ONCE: usize = 200;
 
 /// Places of entries: what is at `path`, and below it.
 #[derive(Clone, Copy, Debug)]
@@ -48,18 +50,12 @@ pub async fn rename(connection: impl Connection<'_>, from: Tree<'_>, to: Tree<'_
     Ok(())
 }
 
-/// Puts a copy of it elsewhere, where nothing is, as of `now`, sharing its contents. False: some of them are gone, and
-/// the transaction is to be dropped.
-pub async fn copy(connection: &mut AnyConnection, from: Tree<'_>, to: Tree<'_>, now: Micros) -> sqlx::Result<bool> {
-    let statement = "INSERT INTO files (namespace, path, parent, content, media_type, created_at, modified_at) \
-                     SELECT $1, $2 || substr(path, CAST($3 AS INTEGER)), \
-                     CASE WHEN path = $4 THEN $5 ELSE $2 || substr(parent, CAST($3 AS INTEGER)) END, \
-                     content, media_type, $9, $9 FROM files \
-                     WHERE namespace = $6 AND (path = $4 OR (path > $7 AND path < $8))";
-    let (first, end) = below(Some(from.path));
-    let insert = query(statement).bind(to.namespace).bind(to.path.as_str()).bind(from.rest_at());
-    let insert = insert.bind(from.path.as_str()).bind(to.parent()).bind(from.namespace).bind(first).bind(end);
-    insert.bind(now).execute(&mut *connection).await?;
+/// Puts copies of `entries` into a namespace, where nothing is, and counts that they share their contents. False: some
+/// of those are gone, and the transaction is to be dropped.
+pub async fn copy(connection: &mut AnyConnection, to: Tree<'_>, entries: &[Entry]) -> sqlx::Result<bool> {
+    for entries in entries.chunks(INSERTED_AT_ONCE) {
+        files::insert(&mut *connection, to.namespace, entries).await?;
+    }
     share(connection, to).await
 }
 

@@ -7,7 +7,7 @@ use edd_events::database::Kind;
 
 use super::fixture::{ANN, Fixture, checksum};
 use crate::scratch::on_each_database;
-use crate::sfs::check::{Difference, Finding, Options, Outcome};
+use crate::sfs::check::{Check, Difference, Finding, Options, Outcome};
 use crate::sfs::model::Visibility;
 use crate::sfs::storage::BlobId;
 use crate::sfs::store::blobs;
@@ -21,6 +21,7 @@ on_each_database![
     rows_that_belong_to_nothing_go,
     entries_get_their_folders_back,
     a_file_without_a_content_is_told,
+    a_database_of_another_store_has_nothing_deleted,
 ];
 
 const LOOK: Options = Options { reads_content: true, repairs: false, deletes_lost: false };
@@ -168,4 +169,14 @@ async fn a_file_without_a_content_is_told(kind: Kind) {
     assert_eq!(fixture.kept().await, (0, 0, 0));
     assert_eq!(fixture.used("docs").await, (0, 0, 1));
     fixture.assert_sound().await;
+}
+
+async fn a_database_of_another_store_has_nothing_deleted(kind: Kind) {
+    let fixture = Fixture::new(kind).await;
+    let id = fixture.service.random_blob();
+    write(&fixture, id, b"whose?").await;
+    assert_eq!(outcomes(&fixture.check(LOOK).await), [("stray", Outcome::Repairable)]);
+    let refused = Check::run(&fixture.service, REPAIR, &mut |_| {}).await.expect_err("another's");
+    assert!(refused.to_string().contains("is it this store's?"), "{refused}");
+    assert_eq!(fixture.kept().await, (1, 0, 0));
 }

@@ -20,6 +20,7 @@ on_each_database![
     a_reader_sees_the_old_bytes_to_the_end,
     a_reader_keeps_what_it_reads,
     a_copy_of_what_is_deleted_at_the_moment_is_whole_or_none,
+    a_copy_of_what_is_added_to_at_the_moment_counts_what_it_copied,
     what_is_written_into_a_deleted_namespace_is_refused,
     what_is_written_into_a_namespace_that_is_given_away_is_refused,
 ];
@@ -153,6 +154,25 @@ async fn a_copy_of_what_is_deleted_at_the_moment_is_whole_or_none(kind: Kind) {
             Err(SfsError::NotFound(_) | SfsError::Conflict(_)) => {}
             Err(error) => panic!("{error}"),
         }
+    }
+    fixture.much_later().await;
+    fixture.assert_sound().await;
+}
+
+async fn a_copy_of_what_is_added_to_at_the_moment_counts_what_it_copied(kind: Kind) {
+    let fixture = fixture(kind).await;
+    fixture.namespace(ANN, "copies", Visibility::Private).await;
+    let other = fixture.another().await;
+    for round in 0..20 {
+        fixture.file("docs", "from/0", b"0").await;
+        let (from, to) = (
+            Place { namespace: name("docs"), path: path("from") },
+            To { namespace: name("copies"), path: path(&round.to_string()), replace: Replace::Never },
+        );
+        let (who, why, more) = (actor(ANN), cause(), vec![1; round]);
+        let added = fixture.file("docs", "from/1", &more);
+        let (copied, _) = tokio::join!(other.copy_entry(&who, &from, &to, &why), added);
+        assert!(matches!(copied, Ok(_) | Err(SfsError::Conflict(_))), "{copied:?}");
     }
     fixture.much_later().await;
     fixture.assert_sound().await;
