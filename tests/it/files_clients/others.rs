@@ -82,7 +82,7 @@ async fn rclone_synchronizes_over_webdav() {
         assert_eq!(run(&["lsd", "edd:"]).await.split_whitespace().last(), Some(NAMESPACE));
         run(&["copy", "tree", "edd:docs/in"]).await;
         run(&["check", "--download", "tree", "edd:docs/in"]).await;
-        assert_eq!(run(&["cat", "edd:docs/in/one"]).await.is_empty(), false);
+        assert!(!run(&["cat", "edd:docs/in/one"]).await.is_empty());
         let listed = run(&["lsf", "--recursive", "--files-only", "edd:docs"]).await;
         let mut listed: Vec<_> = listed.lines().collect();
         listed.sort_unstable();

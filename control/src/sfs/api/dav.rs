@@ -52,7 +52,9 @@ async fn serve(State(api): State<Api>, context: Context, request: Request) -> Re
     let response = response.unwrap_or_else(IntoResponse::into_response);
     match response.status() {
         // Most clients show no credentials before they are asked to, and somebody may see what nobody does.
-        StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND | StatusCode::FORBIDDEN | StatusCode::CONFLICT if is_nobody => {
+        StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND | StatusCode::FORBIDDEN | StatusCode::CONFLICT
+            if is_nobody =>
+        {
             challenge("sign in: the user name, and an API token as password".to_owned())
         }
         _ => response,
