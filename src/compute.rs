@@ -100,6 +100,7 @@ impl ComputeArgs {
             sleep: Sleep {
                 idle_timeout: Duration::from_secs(self.idle_seconds),
                 stop_after: Duration::from_secs(self.sleep_seconds),
+                ..defaults.sleep
             },
             ..defaults
         }

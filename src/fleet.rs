@@ -93,7 +93,7 @@ impl Keeper for InProcess {
         })
     }
 
-    async fn active(&self, ids: &[ContainerId]) -> Result<(), KeeperError> {
+    async fn active(&self, ids: &[ContainerId]) -> Result<Vec<ContainerId>, KeeperError> {
         self.0.active(ids).await.map_err(|error| KeeperError::Unavailable(error.to_string()))
     }
 }

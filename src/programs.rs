@@ -4,7 +4,9 @@
 use async_trait::async_trait;
 use edd_control::compute::platform::{self, Exec, PlatformError, Session};
 use edd_control::compute::service::Service;
-use edd_gateway::ssh::exec::{ExecError, Exit, Input, Output, Program, Programs, Running, SESSION_PIECES, Size};
+use edd_gateway::ssh::exec::{
+    Control, ExecError, Exit, Input, Output, Program, Programs, Running, SESSION_CONTROLS, SESSION_PIECES, Size,
+};
 use edd_proto::ContainerId;
 use tokio::sync::mpsc;
 
@@ -39,8 +41,9 @@ pub fn started(session: Result<Session, PlatformError>) -> Result<Running, ExecE
 }
 
 fn running(session: Session) -> Running {
-    let Session { input: to, output: mut from } = session;
+    let Session { input: to, control: steer, output: mut from } = session;
     let (input, mut inputs) = mpsc::channel(SESSION_PIECES);
+    let (control, mut controls) = mpsc::channel(SESSION_CONTROLS);
     let (outputs, output) = mpsc::channel(SESSION_PIECES);
     tokio::spawn(async move {
         let user_is_gone = outputs.clone();
@@ -50,6 +53,12 @@ fn running(session: Session) -> Running {
                 let _ = to.send(told(piece)).await;
             }
             drop(to);
+            std::future::pending::<()>().await;
+        };
+        let steering = async {
+            while let Some(control) = controls.recv().await {
+                let _ = steer.send(steered(control)).await;
+            }
             std::future::pending::<()>().await;
         };
         let hearing = async {
@@ -62,18 +71,24 @@ fn running(session: Session) -> Running {
         tokio::select! {
             () = hearing => {}
             () = telling => {}
+            () = steering => {}
             () = user_is_gone.closed() => {}
         }
     });
-    Running { input, output }
+    Running { input, control, output }
 }
 
 fn told(input: Input) -> platform::Input {
     match input {
         Input::Bytes(bytes) => platform::Input::Bytes(bytes),
         Input::Eof => platform::Input::Eof,
-        Input::Resize(new) => platform::Input::Resize(size(new)),
-        Input::Signal(name) => platform::Input::Signal(name),
+    }
+}
+
+fn steered(control: Control) -> platform::Control {
+    match control {
+        Control::Resize(new) => platform::Control::Resize(size(new)),
+        Control::Signal(name) => platform::Control::Signal(name),
     }
 }
 

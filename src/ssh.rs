@@ -17,6 +17,7 @@ use edd_gateway::ssh::directory::Directory;
 use edd_gateway::ssh::exec::Programs;
 use edd_gateway::ssh::keys::Keys;
 use edd_gateway::ssh::metrics::Metrics;
+use edd_gateway::ssh::patience::Patience;
 use edd_gateway::ssh::penalties::{self, Penalties};
 use edd_gateway::ssh::recording::{self, MAX_FILE_BYTES, Recorded, Recorder};
 use edd_gateway::ssh::sessions::{self, MAX_PER_USER, Sessions};
@@ -42,6 +43,14 @@ pub struct SshArgs {
     /// From the first byte of an SSH connection to its login.
     #[arg(long, value_name = "TIME", env = "EDD_SSH_LOGIN_GRACE", default_value = "30s", value_parser = humantime::parse_duration)]
     ssh_login_grace: Duration,
+    /// Show the ECDSA host key beside the ed25519 and the RSA one. It is on a NIST curve, which audits call a failure, and
+    /// every client that knows it knows RSA: for those that were told to take nothing else.
+    #[arg(long, value_name = "BOOL", env = "EDD_SSH_ECDSA_HOST_KEY", default_value_t = false, action = clap::ArgAction::Set)]
+    ssh_ecdsa_host_key: bool,
+    /// An end of a session that says nothing for this long is asked whether it is there, and given up on after three
+    /// questions and four times as long.
+    #[arg(long, value_name = "TIME", env = "EDD_SSH_KEEPALIVE", default_value = "30s", value_parser = parse_keepalive)]
+    ssh_keepalive: Duration,
     /// Sessions over SSH that one user may have at once.
     #[arg(long, value_name = "COUNT", env = "EDD_SSH_MAX_SESSIONS", default_value_t = MAX_PER_USER)]
     ssh_max_sessions: usize,
@@ -51,6 +60,13 @@ pub struct SshArgs {
     /// Whose sessions are recorded: containers, separated by commas, or `all`.
     #[arg(long, value_name = "IDS", env = "EDD_SSH_RECORD", default_value = "all", value_parser = parse_recorded)]
     ssh_record: Recorded,
+}
+
+fn parse_keepalive(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err("it has to be longer than nothing".to_owned()),
+        parsed => parsed.map_err(|error| error.to_string()),
+    }
 }
 
 fn parse_recorded(text: &str) -> Result<Recorded, String> {
@@ -128,13 +144,16 @@ impl Entry {
         let penalties = Penalties::new(penalties::Config::default(), Arc::clone(&clock));
         let config = ssh::Config {
             host_keys: keys.hosts,
+            shows_nist_keys: args.ssh_ecdsa_host_key,
             admitter: Arc::new(Directory::new(containers.router().clone(), penalties)),
             authority: Authority::new(keys.user_ca, clock),
             events: Arc::new(sessions.clone()),
             sessions: Some(sessions),
             programs,
             wakes: Some(containers.wakes().clone()),
+            presence: Some(containers.presence().clone()),
             login_grace: args.ssh_login_grace,
+            patience: Patience { ask_every: args.ssh_keepalive },
             rekey_after_bytes: ssh::REKEY_AFTER_BYTES,
         };
         Ok((args.ssh_listen.unwrap_or(SocketAddr::new(bind, PORT)), config))

@@ -12,6 +12,8 @@ pub mod containers;
 pub mod decision;
 pub mod drain;
 pub mod exchange;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod gateway;
 pub mod health;
 pub mod ingress;

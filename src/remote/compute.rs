@@ -44,14 +44,25 @@ impl Keeper for RemoteCompute {
         }
     }
 
-    async fn active(&self, ids: &[ContainerId]) -> Result<(), KeeperError> {
+    async fn active(&self, ids: &[ContainerId]) -> Result<Vec<ContainerId>, KeeperError> {
         const PATH: &str = "/api/containers/activity";
         let json = json!({ "container_ids": ids }).to_string();
         match self.0.ask(Method::POST, PATH, json.into()).await.map_err(away)? {
-            (status, _) if status.is_success() => Ok(()),
+            (status, body) if status.is_success() => {
+                let noted: Noted = serde_json::from_slice(&body)
+                    .map_err(|error| KeeperError::Unavailable(format!("{PATH}: {error}")))?;
+                Ok(noted.woken)
+            }
             (status, body) => Err(away(self.0.refused(PATH, status, &body))),
         }
     }
+}
+
+/// What compute answers to a report of use.
+#[derive(Deserialize)]
+struct Noted {
+    #[serde(default)]
+    woken: Vec<ContainerId>,
 }
 
 #[async_trait]

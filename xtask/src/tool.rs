@@ -84,6 +84,9 @@ pub const SSH: &[Tool] = &[
     debian("plink", "putty-tools", "tests log in with it"),
     debian("dbclient", "dropbear-bin", "tests log in with it"),
     debian("xauth", "xauth", "tests show windows with it"),
+    debian("Xvfb", "xvfb", "tests show windows on it"),
+    debian("xprop", "x11-utils", "a window's client that tests run"),
+    debian("sshfs", "sshfs", "tests mount with it"),
     Tool {
         program: "ansible-playbook",
         oldest: None,
@@ -197,7 +200,18 @@ mod tests {
         assert_eq!(packages(&missing(BUILD, |_| false)), ["gcc", "libc6-dev", "cmake", "make"]);
         assert_eq!(
             packages(&missing(SSH, |tool| tool.program == "git")),
-            ["openssh-client", "openssh-server", "rsync", "putty-tools", "dropbear-bin", "xauth", "python3-venv"]
+            [
+                "openssh-client",
+                "openssh-server",
+                "rsync",
+                "putty-tools",
+                "dropbear-bin",
+                "xauth",
+                "xvfb",
+                "x11-utils",
+                "sshfs",
+                "python3-venv"
+            ]
         );
         assert_eq!(packages(&missing(FILES, |_| false)), ["rclone", "python3-venv"]);
         assert_eq!(packages(&missing(CONTAINERS, |_| false)), ["iproute2", "util-linux", "mount"]);

@@ -109,11 +109,18 @@ pub struct Sleep {
     pub idle_timeout: Duration,
     /// How long it sleeps with its memory kept, where the platform can do that, before it is stopped.
     pub stop_after: Duration,
+    /// How long a report of use holds, however short the idle timeout: gateways report every 10 s what is in use, and
+    /// one report may be lost.
+    pub report_holds: Duration,
 }
 
 impl Default for Sleep {
     fn default() -> Self {
-        Self { idle_timeout: Duration::from_secs(3600), stop_after: Duration::from_secs(1800) }
+        Self {
+            idle_timeout: Duration::from_secs(3600),
+            stop_after: Duration::from_secs(1800),
+            report_holds: Duration::from_secs(30),
+        }
     }
 }
 

@@ -9,6 +9,8 @@
 mod api;
 pub mod config;
 pub mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod model;
 pub mod owner;
 pub mod platform;

@@ -151,12 +151,16 @@ pub struct Size {
 pub const SESSION_PIECES: usize = 16;
 /// Largest piece of output.
 pub const MAX_PIECE_BYTES: usize = 32 * 1024;
+/// Sizes and signals that wait to be taken.
+pub const SESSION_CONTROLS: usize = 16;
 
 /// A running [`Exec`]. Dropping it ends what runs, as a terminal that is closed does (SIGHUP, then SIGKILL).
 #[derive(Debug)]
 pub struct Session {
     /// Takes at most [`SESSION_PIECES`]; a full one is back-pressure. Dropping it is the end of input as well.
     pub input: mpsc::Sender<Input>,
+    /// Overtakes input that nobody reads. Takes at most [`SESSION_CONTROLS`]; what a full one does not take is lost.
+    pub control: mpsc::Sender<Control>,
     /// [`Output::Exit`] is the last, once all output has come; a closed channel without it means that the platform
     /// lost sight of it.
     pub output: mpsc::Receiver<Output>,
@@ -168,6 +172,11 @@ pub enum Input {
     Bytes(Bytes),
     /// No bytes come after it; sizes and signals may.
     Eof,
+}
+
+/// To a session, whether it takes its input or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Control {
     Resize(Size),
     /// A signal's name as in SSH (RFC 4254 §6.10), `TERM` for one.
     Signal(String),

@@ -256,8 +256,9 @@ impl Reconciler {
         let database = self.service.database();
         loop {
             let now = self.service.now();
-            let watched = now.saturating_sub(self.since);
-            let slept = due::put_idle_to_sleep(database.writer(), now, watched, PIECE as u32).await?;
+            let report_holds = micros(self.service.config().sleep.report_holds);
+            let patience = due::Patience { watched: now.saturating_sub(self.since), report_holds };
+            let slept = due::put_idle_to_sleep(database.writer(), now, patience, PIECE as u32).await?;
             slept.iter().for_each(|user| self.service.changed(*user));
             if slept.len() < PIECE {
                 break;

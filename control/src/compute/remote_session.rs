@@ -3,7 +3,8 @@
 //! Whoever wants it says what is to be run, and is told that it runs; then both sides say pieces. At most
 //! [`SESSION_PIECES`] of one side are under way, since each is answered once whoever it is for has taken it. So neither
 //! side ever stops reading: that the other is gone is noticed at once, and output that nobody reads does not hold up
-//! input.
+//! input. Sizes and signals wait for no input that nobody reads: they have no answer, and what there is no room for is
+//! lost.
 
 mod frame;
 
@@ -14,7 +15,7 @@ use bytes::Bytes;
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::compute::platform::{Exec, Input, PlatformError, SESSION_PIECES, Session};
+use crate::compute::platform::{Control, Exec, Input, PlatformError, SESSION_CONTROLS, SESSION_PIECES, Session};
 
 pub use self::frame::{Frame, MAX_FRAME_BYTES, Word};
 
@@ -60,15 +61,16 @@ pub async fn ask(mut socket: impl Socket + 'static, exec: Exec) -> Result<Sessio
     });
     began.await.map_err(|_| lost(format!("no answer within {} s", BEGIN_TIMEOUT.as_secs())))??;
     let (input, inputs) = mpsc::channel(SESSION_PIECES);
+    let (control, controls) = mpsc::channel(SESSION_CONTROLS);
     let (outputs, output) = mpsc::channel(SESSION_PIECES);
     tokio::spawn(async move {
         let user_is_gone = outputs.clone();
         tokio::select! {
-            () = carry(Side::Asking, socket, (inputs, Frame::Input), (outputs, Frame::into_output)) => {}
+            () = carry(Side::Asking(controls), socket, (inputs, Frame::Input), (outputs, Frame::into_output)) => {}
             () = user_is_gone.closed() => {}
         }
     });
-    Ok(Session { input, output })
+    Ok(Session { input, control, output })
 }
 
 /// What is to be run, as the other side asked.
@@ -86,8 +88,8 @@ pub async fn answer(mut socket: impl Socket, session: Result<Session, PlatformEr
         Err(error) => (Word::Refused(error), None),
     };
     let told = socket.send(Some(Frame::Word(word).encode())).await;
-    let (Ok(()), Some(Session { input, output })) = (told, session) else { return };
-    carry(Side::Answering, socket, (output, Frame::Output), (input, Frame::into_input)).await;
+    let (Ok(()), Some(Session { input, control, output })) = (told, session) else { return };
+    carry(Side::Answering(control), socket, (output, Frame::Output), (input, Frame::into_input)).await;
 }
 
 async fn first(socket: &mut impl Socket) -> Option<Frame> {
@@ -105,11 +107,10 @@ type Encode<O> = fn(O) -> Frame;
 /// What a frame is for this side, if it is for this side.
 type Decode<I> = fn(Frame) -> Option<I>;
 
-/// Which end of the socket this is.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// Which end of the socket this is, and where sizes and signals come from or go.
 enum Side {
-    Asking,
-    Answering,
+    Asking(mpsc::Receiver<Control>),
+    Answering(mpsc::Sender<Control>),
 }
 
 /// Carries pieces both ways, until the program has ended and all that it wrote is where it belongs, or until whoever
@@ -121,27 +122,33 @@ async fn carry<O, I>(
     (heard, decode): (mpsc::Sender<I>, Decode<I>),
 ) {
     let (to, from) = socket.split();
+    let (is_asking, said_controls, heard_controls) = match side {
+        Side::Asking(said) => (true, said, None),
+        // Nobody has the other end: there are none to say.
+        Side::Answering(heard) => (false, mpsc::channel(1).1, Some(heard)),
+    };
     let credit = Semaphore::new(SESSION_PIECES);
     let (queue, queued) = mpsc::channel(SESSION_PIECES);
     let (taken, answers) = mpsc::channel(SESSION_PIECES);
-    let speaking = speak(side, to, (said, encode), answers, &credit);
+    let speaking = speak(is_asking, to, (said, encode), (answers, said_controls), &credit);
     let hearing = async {
         let mut delivering = pin!(deliver(queued, heard, decode, taken));
         tokio::select! {
-            () = listen(from, queue, &credit) => {}
+            () = listen(from, queue, heard_controls, &credit) => {}
             () = &mut delivering => return,
         }
         // Nobody wants what runs any more; but what a program wrote last is still wanted.
-        if side == Side::Asking {
+        if is_asking {
             delivering.await;
         }
     };
     let mut hearing = pin!(hearing);
     tokio::select! {
-        () = speaking => match side {
-            Side::Asking => hearing.await,
+        () = speaking => if is_asking {
+            hearing.await;
+        } else {
             // Closed at once, what is still on its way could be lost.
-            Side::Answering => drop(tokio::time::timeout(LINGER, hearing).await),
+            drop(tokio::time::timeout(LINGER, hearing).await);
         },
         () = &mut hearing => {}
     }
@@ -150,10 +157,10 @@ async fn carry<O, I>(
 /// Says what there is to say, as far as the other side has room, and what it is to know of its own pieces. Returns
 /// after the last, or when nobody is there.
 async fn speak<O>(
-    side: Side,
+    is_asking: bool,
     mut to: impl Sink<Beat> + Unpin,
     (mut said, encode): (mpsc::Receiver<O>, Encode<O>),
-    mut answers: mpsc::Receiver<()>,
+    (mut answers, mut controls): (mpsc::Receiver<()>, mpsc::Receiver<Control>),
     credit: &Semaphore,
 ) {
     let mut life = tokio::time::interval(LIFE_EVERY);
@@ -171,17 +178,24 @@ async fn speak<O>(
         };
         let frame = tokio::select! {
             Some(()) = answers.recv() => Some(Frame::Taken),
-            piece = piece, if is_open => match (piece, side) {
-                (Some(frame), _) => Some(frame),
-                (None, Side::Asking) => {
+            Some(control) = controls.recv() => Some(Frame::Control(control)),
+            piece = piece, if is_open => match piece {
+                Some(frame) => Some(frame),
+                None if is_asking => {
                     is_open = false;
                     Some(Frame::Input(Input::Eof))
                 }
                 // The platform lost sight of it.
-                (None, Side::Answering) => return,
+                None => return,
             },
             _ = life.tick() => None,
         };
+        // What was said before a piece is not behind it.
+        while let Ok(control) = controls.try_recv() {
+            if to.send(Some(Frame::Control(control).encode())).await.is_err() {
+                return;
+            }
+        }
         let is_last = frame.as_ref().is_some_and(Frame::is_last);
         if to.send(frame.map(|frame| frame.encode())).await.is_err() || is_last {
             return;
@@ -193,15 +207,18 @@ async fn speak<O>(
 async fn listen<E>(
     mut from: impl Stream<Item = Result<Beat, E>> + Unpin,
     queue: mpsc::Sender<Frame>,
+    controls: Option<mpsc::Sender<Control>>,
     credit: &Semaphore,
 ) {
     while let Ok(Some(Ok(beat))) = tokio::time::timeout(SILENCE, from.next()).await {
-        match beat.map(Frame::decode) {
-            None => {}
-            Some(Some(Frame::Taken)) if credit.available_permits() < SESSION_PIECES => credit.add_permits(1),
-            Some(Some(frame @ (Frame::Input(_) | Frame::Output(_)))) if queue.try_send(frame.clone()).is_ok() => {}
+        match (beat.map(Frame::decode), &controls) {
+            (None, _) => {}
+            // A program that takes nothing at all misses it.
+            (Some(Some(Frame::Control(control))), Some(controls)) => drop(controls.try_send(control)),
+            (Some(Some(Frame::Taken)), _) if credit.available_permits() < SESSION_PIECES => credit.add_permits(1),
+            (Some(Some(frame @ (Frame::Input(_) | Frame::Output(_)))), _) if queue.try_send(frame.clone()).is_ok() => {}
             // Not our edd.
-            Some(_) => return,
+            (Some(_), _) => return,
         }
     }
 }
@@ -224,3 +241,6 @@ async fn deliver<I>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,7 +19,7 @@ use crate::live::{LedgerReader, Usage};
 /// Between two reports.
 pub const REPORT_EVERY: Duration = Duration::from_secs(10);
 /// Longest wait for compute to take one.
-const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
+pub const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Rows that wait for the database; usage of further ones is lost, and counted as lost.
 const MAX_WAITING_ROWS: usize = 100_000;
 /// Rows written in one transaction.
@@ -96,7 +96,7 @@ impl Reporter {
         for ids in ids.chunks(MAX_ACTIVE) {
             // One that is still in use is told of again.
             match tokio::time::timeout(REPORT_TIMEOUT, self.keeper.active(ids)).await {
-                Ok(Ok(())) => {}
+                Ok(Ok(_)) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "compute was not told which containers are in use"),
                 Err(_) => tracing::warn!("compute took no report of the containers that are in use"),
             }

@@ -29,8 +29,8 @@ impl Keeper for Nobody {
         Err(KeeperError::Refused("this gateway was not told where compute is".to_owned()))
     }
 
-    async fn active(&self, _ids: &[ContainerId]) -> Result<(), KeeperError> {
-        Ok(())
+    async fn active(&self, _ids: &[ContainerId]) -> Result<Vec<ContainerId>, KeeperError> {
+        Ok(Vec::new())
     }
 }
 
@@ -41,6 +41,7 @@ pub trait Keeper: Debug + Send + Sync {
     /// container runs: events tell that. Asking for one that is awake changes nothing.
     async fn wake(&self, id: ContainerId) -> Result<(), KeeperError>;
 
-    /// Tells that these containers, at most [`MAX_ACTIVE`], are in use.
-    async fn active(&self, ids: &[ContainerId]) -> Result<(), KeeperError>;
+    /// Tells that these containers, at most [`MAX_ACTIVE`], are in use. Which of them were being put to sleep just then:
+    /// they are woken.
+    async fn active(&self, ids: &[ContainerId]) -> Result<Vec<ContainerId>, KeeperError>;
 }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::containers::freshness::Freshness;
 use crate::containers::keeper::Keeper;
 use crate::containers::metrics::Metrics;
+use crate::containers::presence::Presence;
 use crate::containers::ssh_keys::{KeyChange, SshKeys};
 use crate::containers::templates::Templates;
 use crate::containers::wake::{Timing, Wakes};
@@ -52,6 +53,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     freshness: Freshness,
     wakes: Wakes,
+    presence: Presence,
     watches: Watches,
     ssh_keys: SshKeys,
     templates: Templates,
@@ -116,11 +118,12 @@ impl Containers {
         let templates = Templates::new(&zone, metrics, ledger);
         let metrics = Arc::new(Metrics::on(registry)?);
         router.update(|snapshot| snapshot.containers.set_zone(zone));
+        let presence = Presence::new(Arc::clone(&keeper));
         let wakes = Wakes::new(router.clone(), keeper, Arc::clone(&metrics), timing);
         let watches = Watches::new(router.clone());
         let ssh_keys = SshKeys::new(router.clone(), watches.clone());
         let (freshness, state) = (Freshness::new(Arc::clone(&metrics), clock), Mutex::default());
-        let shared = Shared { router, metrics, freshness, wakes, watches, ssh_keys, templates, drain, state };
+        let shared = Shared { router, metrics, freshness, wakes, presence, watches, ssh_keys, templates, drain, state };
         Ok((Self(Arc::new(shared)), reader))
     }
 
@@ -132,6 +135,11 @@ impl Containers {
     /// Who wakes containers that sleep.
     pub fn wakes(&self) -> &Wakes {
         &self.0.wakes
+    }
+
+    /// Who tells compute of those who come to stay.
+    pub fn presence(&self) -> &Presence {
+        &self.0.presence
     }
 
     /// Who has to know at once when a container or a key changes.

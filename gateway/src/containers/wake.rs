@@ -161,6 +161,37 @@ impl Wakes {
         }
     }
 
+    /// Waits until a container runs that is stopped or has failed as far as is known here, if compute says that it is to
+    /// run: its owner's order is known there a moment before it is seen here.
+    pub async fn starting(&self, id: ContainerId, patience: Duration) -> Woken {
+        let (mut changed, before) = (self.0.router.changed(), self.version(id));
+        match tokio::time::timeout(self.0.timing.order_timeout, self.0.keeper.wake(id)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(KeeperError::Refused(why))) => return Woken::Refused(why),
+            Ok(Err(KeeperError::Unavailable(_))) | Err(_) => return Woken::NotYet,
+        }
+        let running = async {
+            loop {
+                match self.state(id) {
+                    State::Runs(_) => return Woken::Up,
+                    // It was tried, and is down again.
+                    State::Otherwise if self.version(id) != before => return Woken::Otherwise,
+                    State::Otherwise | State::Asleep => {}
+                }
+                if changed.changed().await.is_err() {
+                    return Woken::Otherwise;
+                }
+            }
+        };
+        tokio::time::timeout(patience, running).await.unwrap_or(Woken::TooLate)
+    }
+
+    /// Of what is known of a container.
+    fn version(&self, id: ContainerId) -> Option<i64> {
+        let snapshot = self.0.router.snapshot();
+        Some(snapshot.containers.get(id)?.backend()?.version())
+    }
+
     /// Waits until a container does not sleep.
     async fn running(&self, id: ContainerId) -> Woken {
         let mut changed = self.0.router.changed();

@@ -1,7 +1,7 @@
 //! Sockets: bound here, accepted here, drained here.
 
 pub mod handover;
-mod proxy_protocol;
+pub(crate) mod proxy_protocol;
 
 use std::future::poll_fn;
 use std::io;
@@ -178,11 +178,19 @@ pub struct Arrived {
 }
 
 /// Reads the PROXY header of a trusted peer. None: it is malformed.
-pub async fn arrive(stream: TcpStream, remote: SocketAddr, shared: &Shared) -> Option<Arrived> {
+///
+/// `first_byte` is how long such a peer has to begin one, where clients may wait for the server to speak first. A header
+/// that comes later is the client's own bytes, and believed by nobody; none: the peer speaks first whatever it says.
+pub async fn arrive(
+    stream: TcpStream,
+    remote: SocketAddr,
+    first_byte: Option<Duration>,
+    shared: &Shared,
+) -> Option<Arrived> {
     let is_trusted = |ip: IpAddr| shared.trusted_proxies.iter().any(|network| network.contains(&ip));
     let mut ip = remote.ip().to_canonical();
     let mut stream = Rewind::new(stream);
-    if is_trusted(ip) {
+    if is_trusted(ip) && speaks(&mut stream, first_byte).await {
         match proxy_protocol::read(&mut stream).await {
             Ok(Some(client)) => ip = client.to_canonical(),
             Ok(None) => {}
@@ -196,9 +204,17 @@ pub async fn arrive(stream: TcpStream, remote: SocketAddr, shared: &Shared) -> O
     Some(Arrived { stream, ip, trusted: is_trusted(ip) })
 }
 
+/// Whether the peer says something in time. One that ends, or breaks, says so to whoever reads next.
+async fn speaks(stream: &mut Rewind, within: Option<Duration>) -> bool {
+    match within {
+        None => true,
+        Some(within) => tokio::time::timeout(within, stream.fill(1)).await.is_ok(),
+    }
+}
+
 /// From an accepted socket to a connection that HTTP can be spoken on, and whether it is HTTP/2.
 async fn open(stream: TcpStream, remote: SocketAddr, kind: Listener, shared: &Shared) -> Option<(Conn, bool)> {
-    let Arrived { mut stream, ip, trusted } = arrive(stream, remote, shared).await?;
+    let Arrived { mut stream, ip, trusted } = arrive(stream, remote, None, shared).await?;
     let info = |tls| Arc::new(ConnInfo::new(kind, None, ip, trusted, tls));
     if kind == Listener::Http {
         return Some((Conn::new(Transport::Plain(stream), info(None)), false));

@@ -4,13 +4,29 @@ use std::io;
 use std::net::IpAddr;
 
 use bytes::Buf;
-use ppp::{HeaderResult, PartialResult, v1, v2};
+use ppp::{HeaderResult, v1, v2};
 
 use crate::proxy::transport::Rewind;
 
+const V1_SIGNATURE: &[u8] = b"PROXY ";
 const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
-/// Longest header taken, address and extensions included, in bytes.
-const MAX_HEADER_BYTES: usize = 2048;
+/// Where the second version has the length of what follows.
+const V2_LENGTH_AT: usize = 14;
+/// Longest header of the first version, by its specification.
+const MAX_V1_BYTES: usize = 107;
+/// Longest of the second that is taken, address and extensions included.
+pub const MAX_V2_BYTES: usize = 2048;
+
+/// What a stream begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// No header.
+    None,
+    /// The beginning of one.
+    Cut,
+    /// One of so many bytes, and the client's address from it, if it has one.
+    Header { bytes: usize, source: Option<IpAddr> },
+}
 
 /// Reads the header that the stream may begin with, and returns the client's address from it.
 ///
@@ -19,35 +35,50 @@ pub async fn read(stream: &mut Rewind) -> io::Result<Option<IpAddr>> {
     if !stream.fill(1).await? {
         return Ok(None);
     }
-    let looks_like = |ahead: &[u8], magic: &[u8]| ahead.iter().zip(magic).all(|(a, b)| a == b);
     loop {
-        let ahead = &stream.ahead[..];
-        let magic = if looks_like(ahead, V2_SIGNATURE) {
-            V2_SIGNATURE.len()
-        } else if looks_like(ahead, b"PROXY ") {
-            b"PROXY ".len()
-        } else {
-            return Ok(None);
-        };
-        let parsed = HeaderResult::parse(ahead);
-        let incomplete = ahead.len() < magic || parsed.is_incomplete();
-        if !incomplete {
-            let (length, address) = match parsed {
-                HeaderResult::V1(Ok(header)) => (header.header.len(), v1_source(&header.addresses)),
-                HeaderResult::V2(Ok(header)) => (header.len(), v2_source(&header)),
-                _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "malformed PROXY header")),
-            };
-            stream.ahead.advance(length);
-            return Ok(address);
-        }
-        if ahead.len() >= MAX_HEADER_BYTES {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the PROXY header is too long"));
-        }
-        let have = ahead.len();
-        if !stream.fill(have + 1).await? {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        match find(&stream.ahead)? {
+            Found::None => return Ok(None),
+            Found::Header { bytes, source } => {
+                stream.ahead.advance(bytes);
+                return Ok(source);
+            }
+            Found::Cut => {
+                let have = stream.ahead.len();
+                if !stream.fill(have + 1).await? {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            }
         }
     }
+}
+
+/// Looks at the first bytes of a stream. Where a header ends is found out here: the parser takes some that are cut off for
+/// malformed ones.
+///
+/// # Errors
+/// They are a header's, and it is malformed or too long.
+pub fn find(ahead: &[u8]) -> io::Result<Found> {
+    let malformed = |why| Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    let looks_like = |magic: &[u8]| ahead.iter().zip(magic).all(|(a, b)| a == b);
+    let (end, longest) = if looks_like(V2_SIGNATURE) {
+        let length = ahead.get(V2_LENGTH_AT..).and_then(<[u8]>::first_chunk);
+        let end = length.map(|length| V2_LENGTH_AT + 2 + usize::from(u16::from_be_bytes(*length)));
+        (end, MAX_V2_BYTES)
+    } else if looks_like(V1_SIGNATURE) {
+        (ahead.iter().position(|byte| *byte == b'\n').map(|last| last + 1), MAX_V1_BYTES)
+    } else {
+        return Ok(Found::None);
+    };
+    if end.unwrap_or(ahead.len() + 1) > longest {
+        return malformed("the PROXY header is too long");
+    }
+    let Some(header) = end.and_then(|end| ahead.get(..end)) else { return Ok(Found::Cut) };
+    let source = match HeaderResult::parse(header) {
+        HeaderResult::V1(Ok(header)) => v1_source(&header.addresses),
+        HeaderResult::V2(Ok(header)) => v2_source(&header),
+        _ => return malformed("malformed PROXY header"),
+    };
+    Ok(Found::Header { bytes: header.len(), source })
 }
 
 fn v1_source(addresses: &v1::Addresses) -> Option<IpAddr> {
@@ -109,6 +140,24 @@ mod tests {
         assert_eq!((ip.unwrap(), &rest[..]), (Some("203.0.113.8".parse().unwrap()), &b"rest"[..]));
         let (ip, _) = run(&[&v2[..5], &v2[5..15], &v2[15..]]).await;
         assert_eq!(ip.unwrap(), Some("203.0.113.8".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_header_may_be_cut_off_anywhere_and_is_only_so_long() {
+        let mut v2 = V2_SIGNATURE.to_vec();
+        v2.extend([0x21, 0x11, 0, 12, 203, 0, 113, 8, 10, 0, 0, 1, 1, 1, 0, 80]);
+        for header in [&b"PROXY TCP4 203.0.113.8 10.0.0.1 5555 80\r\n"[..], &v2] {
+            for end in 0..header.len() {
+                assert_eq!(find(&header[..end]).unwrap(), Found::Cut, "{end}");
+            }
+            let source = "203.0.113.8".parse().ok();
+            assert_eq!(find(header).unwrap(), Found::Header { bytes: header.len(), source });
+        }
+        let endless = [b"PROXY TCP4 ", &[b'1'; MAX_V1_BYTES][..]].concat();
+        assert_eq!(find(&endless[..MAX_V1_BYTES - 1]).unwrap(), Found::Cut);
+        assert!(find(&endless[..MAX_V1_BYTES]).is_err());
+        v2[14] = 8;
+        assert!(find(&v2).is_err(), "more than two kilobytes are announced");
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use edd_proto::{ContainerId, UserId};
 use tokio::sync::mpsc;
@@ -17,6 +18,8 @@ pub struct Life {
     /// Made by the first who needs it: most of a million containers have no stream at a time.
     retired: OnceLock<CancellationToken>,
     visits: AtomicU32,
+    /// When compute was told of somebody who came, in seconds and one more; 0: not yet.
+    told_s: AtomicU32,
     /// It is in the ledger's hands, or on its way there.
     is_noted: AtomicBool,
     requests: AtomicU64,
@@ -53,6 +56,7 @@ impl Life {
             owner,
             retired: OnceLock::new(),
             visits: AtomicU32::new(0),
+            told_s: AtomicU32::new(0),
             is_noted: AtomicBool::new(false),
             requests: AtomicU64::new(0),
             bytes_in: AtomicU64::new(0),
@@ -71,6 +75,17 @@ impl Life {
     /// Whether a request or a stream of it goes on.
     pub fn is_in_use(&self) -> bool {
         self.visits.load(Ordering::SeqCst) > 0
+    }
+
+    /// When compute was last told of somebody who came, as [`Life::set_told`] was told, to the second.
+    pub fn told(&self) -> Option<Duration> {
+        self.told_s.load(Ordering::Relaxed).checked_sub(1).map(|seconds| Duration::from_secs(seconds.into()))
+    }
+
+    /// Compute was told now, by a clock of the caller's.
+    pub fn set_told(&self, now: Duration) {
+        let seconds = u32::try_from(now.as_secs()).unwrap_or(u32::MAX - 1);
+        self.told_s.store(seconds + 1, Ordering::Relaxed);
     }
 
     /// Cancelled when what goes on with the container has to end.
@@ -124,6 +139,10 @@ pub struct Visit {
 }
 
 impl Visit {
+    pub fn life(&self) -> &Arc<Life> {
+        &self.life
+    }
+
     /// Accounts for what was served.
     pub fn count(&self, usage: Usage) {
         let count = |counter: &AtomicU64, by: u64| {

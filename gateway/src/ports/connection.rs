@@ -51,7 +51,7 @@ pub async fn serve(
 }
 
 async fn open(stream: TcpStream, remote: SocketAddr, port: u16, router: &Router, shared: &Shared) -> Option<Opened> {
-    let mut arrived = listeners::arrive(stream, remote, shared).await?;
+    let mut arrived = listeners::arrive(stream, remote, None, shared).await?;
     // A server may be the first to speak, so nothing is waited for.
     let raw = router.snapshot().ports.match_tcp(port).cloned();
     if let Some((rule, live)) = raw {

@@ -2,13 +2,13 @@
 
 use std::fmt::Debug;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use edd_proto::{ContainerId, UserId};
 use russh::keys::ssh_key::PublicKey;
 use tokio_util::sync::CancellationToken;
 
-use crate::live::Visit;
+use crate::live::{Life, Visit};
 use crate::route::Authority;
 use crate::table::fingerprint::Fingerprint;
 
@@ -60,8 +60,26 @@ pub struct Admission {
     /// Of the key.
     pub fingerprint: Fingerprint,
     pub way: Way,
+    pub run: Run,
     /// Cancelled when the same login would be refused now.
     pub revoked: CancellationToken,
+}
+
+/// The run of its container that a session has come to. Until there is one, the container may do what it likes: whoever
+/// makes the way to it waits for it to be as it is wanted. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct Run(Arc<OnceLock<Arc<Life>>>);
+
+impl Run {
+    pub fn get(&self) -> Option<&Arc<Life>> {
+        self.0.get()
+    }
+
+    /// The session is in, and does not outlive this run.
+    pub fn settle(&self, life: &Arc<Life>) {
+        // A session comes to one.
+        self.0.get_or_init(|| Arc::clone(life));
+    }
 }
 
 /// What somebody was let in to.
@@ -89,6 +107,9 @@ pub struct Entrance {
 pub enum Target {
     /// It sleeps or starts: it is to be woken ([`crate::containers::Wakes::rouse`]), then asked for again.
     Asleep,
+    /// It is stopped or has failed, as far as is known here; compute may know better
+    /// ([`crate::containers::Wakes::starting`]).
+    Down(Refusal),
     Sshd {
         address: Authority,
         /// The only host key that is spoken to: `SHA256:…`. For a jump it may be empty: it is the client who checks.
@@ -124,7 +145,7 @@ pub trait Admitter: Debug + Send + Sync {
     /// The container that was admitted to, as it is now.
     ///
     /// # Errors
-    /// There is no way in now: it is stopped, starting, failed, has an sshd whose host key is not known, or is gone.
+    /// There is no way in: it has an sshd whose host key is not known, or is gone.
     /// The message says so to its owner.
     fn entrance(&self, admission: &Admission) -> Result<Entrance, Refusal>;
 

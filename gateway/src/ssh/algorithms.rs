@@ -56,11 +56,11 @@ pub fn preferred() -> Preferred {
     }
 }
 
-/// The host keys that clients are shown: those on NIST's curves, which audits call a failure, only where there are no
-/// others. Every client that knows ECDSA knows RSA.
-pub fn shown(mut host_keys: Vec<PrivateKey>) -> Vec<PrivateKey> {
+/// The host keys that clients are shown: those on NIST's curves, which audits call a failure, where there are no others
+/// or `nist` asks for them. Every client that knows ECDSA knows RSA; some are told to take nothing else.
+pub fn shown(mut host_keys: Vec<PrivateKey>, nist: bool) -> Vec<PrivateKey> {
     let is_ecdsa = |key: &PrivateKey| matches!(key.algorithm(), Algorithm::Ecdsa { .. });
-    if !host_keys.iter().all(is_ecdsa) {
+    if !nist && !host_keys.iter().all(is_ecdsa) {
         host_keys.retain(|key| !is_ecdsa(key));
     }
     host_keys
@@ -71,10 +71,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_on_a_nist_curve_is_shown_where_there_is_no_other() {
+    fn a_key_on_a_nist_curve_is_shown_where_there_is_no_other_and_where_it_is_asked_for() {
         let new = |algorithm| PrivateKey::random(&mut rand::rng(), algorithm).expect("a key");
         let (ed25519, ecdsa) = (new(Algorithm::Ed25519), new(Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 }));
-        assert_eq!(shown(vec![ed25519.clone(), ecdsa.clone()]), [ed25519]);
-        assert_eq!(shown(vec![ecdsa.clone()]), [ecdsa]);
+        let both = vec![ed25519.clone(), ecdsa.clone()];
+        assert_eq!(shown(both.clone(), true), both);
+        assert_eq!(shown(both, false), [ed25519]);
+        assert_eq!(shown(vec![ecdsa.clone()], false), [ecdsa]);
     }
 }

@@ -6,7 +6,8 @@ use russh::client::ChannelOpenHandle;
 use russh::{Channel, ChannelOpenFailure, client, server};
 
 use crate::ssh::channel::{self, Meter, Pair};
-use crate::ssh::session::{Leg, Session};
+use crate::ssh::leg::Leg;
+use crate::ssh::session::Session;
 use crate::ssh::session_events::ChannelKind;
 use crate::ssh::upstream::{Callee, Origin, connect_failed};
 

@@ -1,6 +1,7 @@
 //! An SSH connection, from its first byte to its last.
 
 use std::future::poll_fn;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Poll;
@@ -16,10 +17,14 @@ use crate::listeners::{self, OpenConnection, Shared};
 use crate::metrics::Listener;
 use crate::ssh::kill_switch::{KillSwitch, Reason};
 use crate::ssh::knock::Knock;
+use crate::ssh::patience::Impatient;
 use crate::ssh::server::FromClient;
 use crate::ssh::service::Service;
 use crate::ssh::session::Session;
 
+/// How long a trusted proxy has to begin a PROXY header. Clients may wait for the server's first line before they say
+/// anything; a proxy that passes such a one on without a header is waited for no longer.
+const PROXY_PATIENCE: Duration = Duration::from_millis(250);
 /// How long a client has to be told why its session ends.
 const GOODBYE_TIMEOUT: Duration = Duration::from_millis(250);
 /// Longest wait for a connection that was cut to be let go of.
@@ -29,7 +34,8 @@ type Running = RunningSession<FromClient>;
 
 /// Serves one connection to its end.
 pub async fn serve(stream: TcpStream, remote: SocketAddr, service: Arc<Service>, shared: Arc<Shared>, ticket: Ticket) {
-    let arriving = tokio::time::timeout(shared.handshake_timeout, listeners::arrive(stream, remote, &shared));
+    let arriving = listeners::arrive(stream, remote, Some(PROXY_PATIENCE), &shared);
+    let arriving = tokio::time::timeout(shared.handshake_timeout, arriving);
     let Ok(Some(arrived)) = arriving.await else { return };
     if let Err(refusal) = service.admitter.arrived(arrived.ip) {
         shared.metrics.connections_refused.with_label_values(&[refusal.reason]).inc();
@@ -40,7 +46,7 @@ pub async fn serve(stream: TcpStream, remote: SocketAddr, service: Arc<Service>,
     let kill = KillSwitch::default();
     let (logged_in, login) = oneshot::channel();
     let handler = FromClient::new(Arc::clone(&service), arrived.ip, kill.clone(), Arc::clone(&knock), logged_in);
-    let socket = kill.client_socket(arrived.stream);
+    let socket = kill.client_socket(Impatient::new(arrived.stream, service.patience.longest_silence()));
     let grace = tokio::time::sleep(service.login_grace);
     let opening = async {
         let mut running = server::run_stream(Arc::clone(&service.protocol), socket, handler).await?;
@@ -106,6 +112,7 @@ fn reason(word: &'static str, message: &str) -> Reason {
 /// How a connection ended by itself.
 fn word(error: Option<&russh::Error>) -> &'static str {
     match error {
+        Some(russh::Error::IO(error)) if error.kind() == ErrorKind::TimedOut => "client_silent",
         None | Some(russh::Error::IO(_) | russh::Error::Disconnect | russh::Error::HUP) => "client_left",
         Some(russh::Error::KeepaliveTimeout) => "client_silent",
         Some(_) => "protocol_error",

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use edd_proto::ContainerId;
 use tokio_util::sync::CancellationToken;
 
-use crate::live::{Backend, Life, SshAccess, Status};
+use crate::live::{Backend, SshAccess, Status};
 use crate::router::{Router, Snapshot};
-use crate::ssh::admission::{Admission, Admitter, Attempt, Entrance, Outcome, Refusal, Target, Way};
+use crate::ssh::admission::{Admission, Admitter, Attempt, Entrance, Outcome, Refusal, Run, Target, Way};
 use crate::ssh::login::Login;
 use crate::ssh::penalties::Penalties;
 use crate::table::fingerprint::Fingerprint;
@@ -116,7 +116,7 @@ fn admit(snapshot: &Snapshot, attempt: &Attempt<'_>) -> Result<Admission, Denial
         Login::Jump => (jumper(snapshot, &key)?, Way::Jump),
     };
     let revoked = CancellationToken::new();
-    Ok(Admission { owner: holder.owner, key_id: holder.key_id, fingerprint: key, way, revoked })
+    Ok(Admission { owner: holder.owner, key_id: holder.key_id, fingerprint: key, way, run: Run::default(), revoked })
 }
 
 impl Open<'_> {
@@ -127,7 +127,7 @@ impl Open<'_> {
 
     /// How to get in by the platform or with the gateway's certificate.
     fn way_in(&self) -> Result<Target, Refusal> {
-        let Some(target) = self.sshd()? else { return Ok(Target::Exec) };
+        let Some(target) = self.sshd() else { return Ok(Target::Exec) };
         match &target {
             Target::Sshd { host_key_fingerprint, .. } if host_key_fingerprint.is_empty() => {
                 let message = format!(
@@ -142,27 +142,29 @@ impl Open<'_> {
     }
 
     /// Where the container's SSH server is; none if it has none.
-    fn sshd(&self) -> Result<Option<Target>, Refusal> {
+    fn sshd(&self) -> Option<Target> {
         let id = self.id;
         match self.backend.status() {
             Status::Running => {}
-            Status::Starting | Status::Hibernated => return Ok(Some(Target::Asleep)),
+            Status::Starting | Status::Hibernated => return Some(Target::Asleep),
             Status::Stopped => {
-                return Err(Refusal::new("container_stopped", format!("container {id} is stopped; start it first")));
+                let refusal = Refusal::new("container_stopped", format!("container {id} is stopped; start it first"));
+                return Some(Target::Down(refusal));
             }
             Status::Failed => {
-                return Err(Refusal::new("container_failed", format!("container {id} has failed; start it again")));
+                let refusal = Refusal::new("container_failed", format!("container {id} has failed; start it again"));
+                return Some(Target::Down(refusal));
             }
         }
-        let Some(port) = self.access.port else { return Ok(None) };
-        Ok(Some(match self.backend.authority(port.get()) {
+        let port = self.access.port?;
+        Some(match self.backend.authority(port.get()) {
             Some(address) => {
                 let host_key_fingerprint = self.access.host_key.map(|key| key.to_string()).unwrap_or_default();
                 Target::Sshd { address, host_key_fingerprint }
             }
             // It runs, and where it does is about to be told.
             None => Target::Asleep,
-        }))
+        })
     }
 }
 
@@ -202,7 +204,7 @@ impl Admitter for Directory {
         let open = label.parse().map_err(|_| Denial::UnknownContainer);
         let open = open.and_then(|id| open_to_jump(&snapshot, id, &admission.fingerprint))?;
         let message = || format!("container {0} has no SSH server to jump to; log in with ssh {0}@ instead", open.id);
-        let target = open.sshd()?.ok_or_else(|| Refusal::new("no_sshd", message()))?;
+        let target = open.sshd().ok_or_else(|| Refusal::new("no_sshd", message()))?;
         Ok(open.entrance(target))
     }
 }
@@ -221,8 +223,10 @@ pub struct Standing {
     key: Fingerprint,
     /// None: a jump that has not led to a container.
     container: Option<ContainerId>,
-    /// The run of the container that the session came to see: it does not outlive it.
-    life: Option<Arc<Life>>,
+    /// The run of the container that it came to: it does not outlive it.
+    run: Run,
+    /// It is in the container already, and came to the run that is first seen.
+    is_in: bool,
 }
 
 impl Standing {
@@ -231,12 +235,12 @@ impl Standing {
             Way::Container { id, .. } => Some(*id),
             Way::Jump => None,
         };
-        Self { key: admission.fingerprint, container, life: None }
+        Self { key: admission.fingerprint, container, run: admission.run.clone(), is_in: false }
     }
 
     /// Of a jump that leads to this container.
     pub fn at(admission: &Admission, container: ContainerId) -> Self {
-        Self { key: admission.fingerprint, container: Some(container), life: None }
+        Self { key: admission.fingerprint, container: Some(container), run: Run::default(), is_in: true }
     }
 
     pub fn key(&self) -> Fingerprint {
@@ -250,26 +254,26 @@ impl Standing {
     /// Whether the session goes on.
     ///
     /// # Errors
-    /// The same login would be refused now, or the container does not run any more. One that wakes up is waited for.
-    pub fn check(&mut self, snapshot: &Snapshot) -> Result<(), Refusal> {
+    /// The same login would be refused now, or the container does not run any more. For one that is not in yet, whoever
+    /// makes the way in waits for the container.
+    pub fn check(&self, snapshot: &Snapshot) -> Result<(), Refusal> {
         let Some(id) = self.container else {
             jumper(snapshot, &self.key)?;
             return Ok(());
         };
         let backend = open(snapshot, id, &self.key)?.backend;
-        match (backend.status(), &self.life) {
+        if self.is_in && backend.status() == Status::Running {
+            self.run.settle(backend.life());
+        }
+        match (backend.status(), self.run.get()) {
+            (_, None) if !self.is_in => Ok(()),
             (Status::Running, Some(life)) if Arc::ptr_eq(life, backend.life()) => Ok(()),
-            (Status::Running, None) => {
-                self.life = Some(Arc::clone(backend.life()));
-                Ok(())
-            }
-            (Status::Starting | Status::Hibernated, None) => Ok(()),
-            (Status::Hibernated, Some(_)) => Err(Refusal::new("container_asleep", "the container was put to sleep")),
-            (Status::Stopped, _) => Err(Refusal::new("container_stopped", "the container was stopped")),
-            (Status::Failed, _) => Err(Refusal::new("container_failed", "the container has failed")),
-            (Status::Running | Status::Starting, Some(_)) => {
+            (Status::Running | Status::Starting, _) => {
                 Err(Refusal::new("container_restarted", "the container was started anew"))
             }
+            (Status::Hibernated, _) => Err(Refusal::new("container_asleep", "the container was put to sleep")),
+            (Status::Stopped, _) => Err(Refusal::new("container_stopped", "the container was stopped")),
+            (Status::Failed, _) => Err(Refusal::new("container_failed", "the container has failed")),
         }
     }
 }

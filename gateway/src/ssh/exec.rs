@@ -10,6 +10,8 @@ use tokio::sync::mpsc;
 
 /// Pieces of input and of output that wait for their reader.
 pub const SESSION_PIECES: usize = 16;
+/// Sizes and signals that wait to be taken.
+pub const SESSION_CONTROLS: usize = 16;
 /// Largest piece, in bytes.
 pub const MAX_PIECE_BYTES: usize = 32 * 1024;
 
@@ -38,6 +40,11 @@ pub enum Input {
     Bytes(Bytes),
     /// No more bytes come; sizes and signals still may.
     Eof,
+}
+
+/// To a program, whether it takes its input or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Control {
     Resize(Size),
     /// A signal's name as in SSH (RFC 4254 §6.10), `TERM` for one.
     Signal(String),
@@ -66,6 +73,8 @@ pub enum Exit {
 pub struct Running {
     /// Takes at most [`SESSION_PIECES`]; a full one is back-pressure.
     pub input: mpsc::Sender<Input>,
+    /// Overtakes input that nobody reads. Takes at most [`SESSION_CONTROLS`].
+    pub control: mpsc::Sender<Control>,
     /// A channel that closes without [`Output::Exit`] means that the platform lost sight of the program.
     pub output: mpsc::Receiver<Output>,
 }

@@ -67,6 +67,8 @@ struct State {
     eof: Eof,
     /// Who waits for an answer to a request, in the order of asking.
     asked: VecDeque<oneshot::Sender<bool>>,
+    /// So many have to say something before the next thing is taken.
+    holds: usize,
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -140,12 +142,26 @@ impl Inbox {
         receiver
     }
 
-    /// The oldest request that was not answered yet is.
+    /// The oldest request that was not answered yet is. What comes after the answer is held until whoever asked has
+    /// passed it on.
     pub fn answer(&self, yes: bool) {
-        if let Some(asked) = self.state().asked.pop_front() {
-            // Whoever asked may have given up.
-            let _ = asked.send(yes);
+        let mut state = self.state();
+        // Whoever asked may have given up.
+        if state.asked.pop_front().is_some_and(|asked| asked.send(yes).is_ok()) {
+            state.holds += 1;
         }
+    }
+
+    /// Nothing is taken until there were as many releases as holds.
+    pub fn hold(&self) {
+        self.state().holds += 1;
+    }
+
+    pub fn release(&self) {
+        let mut state = self.state();
+        state.holds = state.holds.saturating_sub(1);
+        drop(state);
+        self.changed.notify_one();
     }
 
     /// Waits for the next thing. For one task at a time.
@@ -153,10 +169,13 @@ impl Inbox {
         loop {
             // Looked at first: what came before the end is not missed.
             let is_closed = self.closed.is_cancelled();
-            match self.state().take() {
-                Some(item) => return item,
-                None if is_closed => return Item::Closed,
-                None => {}
+            {
+                let mut state = self.state();
+                match state.take() {
+                    Some(item) => return item,
+                    None if is_closed && state.holds == 0 => return Item::Closed,
+                    None => {}
+                }
             }
             self.changed.notified().await;
         }
@@ -169,6 +188,9 @@ impl Inbox {
 
 impl State {
     fn take(&mut self) -> Option<Item> {
+        if self.holds > 0 {
+            return None;
+        }
         if let Some((stream, length)) = self.runs.front_mut() {
             let piece = (*length).min(MAX_PIECE_BYTES);
             let stream = *stream;
@@ -290,6 +312,25 @@ mod tests {
         inbox.close();
         assert_eq!((first.await, second.await), (Ok(true), Ok(false)));
         assert!(third.await.is_err() && inbox.ask().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_held_is_taken_after_as_many_releases() {
+        let inbox = Inbox::default();
+        let (first, second) = (inbox.ask(), inbox.ask());
+        drop(second);
+        inbox.answer(true);
+        inbox.answer(true);
+        inbox.hold();
+        inbox.push(Stream::Main, b"a");
+        inbox.close();
+        // Whoever asked passes the answer on; the other one has given up.
+        for _ in 0..2 {
+            assert!(tokio::time::timeout(std::time::Duration::ZERO, inbox.next()).await.is_err());
+            inbox.release();
+        }
+        assert!(matches!(inbox.next().await, Item::Bytes(..)) && matches!(inbox.next().await, Item::Closed));
+        assert_eq!(first.await, Ok(true));
     }
 
     #[test]

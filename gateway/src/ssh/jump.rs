@@ -67,14 +67,15 @@ async fn find(session: &Session, host: &str, port: u32) -> Result<(Entrance, Tcp
     let entrance = session.awake(look()?, look).await?;
     match &entrance.target {
         Target::Sshd { address, .. } => {
-            let stream = upstream::dial(address).await?;
-            Ok((entrance, stream))
+            let (stream, _) = tokio::join!(upstream::dial(address), session.announce(&entrance));
+            Ok((entrance, stream?))
         }
         Target::Exec => {
             let id = entrance.container;
             let message = format!("{id} has no SSH server of its own to jump to; log in with {id} as the user instead");
             Err(Refusal::new("no_sshd", message))
         }
+        Target::Down(refusal) => Err(refusal.clone()),
         Target::Asleep => Err(Refusal::new("wake_failed", "the container fell asleep again")),
     }
 }

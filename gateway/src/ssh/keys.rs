@@ -178,14 +178,42 @@ fn read(path: &Path, purpose: Purpose) -> Result<Option<PrivateKey>, KeysError> 
     if text.len() as u64 > MAX_KEY_BYTES {
         return Err(bad(format!("it is larger than {MAX_KEY_BYTES} bytes")));
     }
-    let key = PrivateKey::from_openssh(&text).map_err(|error| bad(format!("no OpenSSH private key: {error}")))?;
+    match parse(&text, purpose) {
+        Ok(key) => Ok(Some(key)),
+        Err(Fault::Locked) => {
+            let decrypt = format!("decrypt it: ssh-keygen -p -N '' -f {}", path.display());
+            Err(KeysError::new(path, "it has a passphrase, and nobody is there to type it", decrypt))
+        }
+        Err(Fault::Other(problem)) => Err(bad(problem)),
+    }
+}
+
+/// Why a file has no key for a purpose.
+enum Fault {
+    Locked,
+    Other(String),
+}
+
+fn parse(text: &[u8], purpose: Purpose) -> Result<PrivateKey, Fault> {
+    let key = PrivateKey::from_openssh(text);
+    let key = key.map_err(|error| Fault::Other(format!("no OpenSSH private key: {error}")))?;
     if key.is_encrypted() {
-        let decrypt = format!("decrypt it: ssh-keygen -p -N '' -f {}", path.display());
-        return Err(KeysError::new(path, "it has a passphrase, and nobody is there to type it", decrypt));
+        return Err(Fault::Locked);
     }
     match purpose.objection(&key) {
-        Some(objection) => Err(bad(format!("{objection}, and has to be {}", wanted(purpose)))),
-        None => Ok(Some(key)),
+        Some(objection) => Err(Fault::Other(format!("{objection}, and has to be {}", wanted(purpose)))),
+        None => Ok(key),
+    }
+}
+
+/// For fuzzers: any bytes are a key, which is read again as it is written, or refused.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn check(text: &[u8]) {
+    for purpose in Purpose::HOSTS {
+        if let Ok(key) = parse(text, purpose) {
+            let written = key.to_openssh(LineEnding::LF).expect("it was read");
+            assert!(parse(written.as_bytes(), purpose).is_ok_and(|again| again.public_key() == key.public_key()));
+        }
     }
 }
 
@@ -197,30 +225,69 @@ fn wanted(purpose: Purpose) -> String {
     }
 }
 
-/// Refuses a key that others know or could replace. As a mounted Secret it is root's, and its group may read it.
+/// Refuses a key that others know or could replace.
 fn check_access(path: &Path, file: &File) -> Result<(), KeysError> {
     let facts = file.metadata().map_err(KeysError::io("read", path, "let this process read it"))?;
     if !facts.is_file() {
         return Err(KeysError::new(path, "it is not a file", "move it away"));
     }
-    let (mode, owner) = (facts.mode() & 0o777, facts.uid());
-    let own = own_uid().map_err(KeysError::io("tell whose it is", path, "start again"))?;
-    if owner != own && owner != 0 {
-        let chown = format!("chown {own} {}", path.display());
-        return Err(KeysError::new(path, format!("it belongs to the user {owner}, who could replace it"), chown));
+    let access = Access { mode: facts.mode() & 0o777, owner: facts.uid(), group: facts.gid() };
+    let own = Own::new().map_err(KeysError::io("tell whose it is", path, "start again"))?;
+    match access.objection(&own) {
+        None => Ok(()),
+        Some(Objection::Owner) => {
+            let (owner, chown) = (access.owner, format!("chown {} {}", own.user, path.display()));
+            Err(KeysError::new(path, format!("it belongs to the user {owner}, who could replace it"), chown))
+        }
+        Some(Objection::Mode) => {
+            let chmod = format!("chmod 600 {}", path.display());
+            Err(KeysError::new(path, format!("its mode {:03o} lets others at it", access.mode), chmod))
+        }
     }
-    let closed_to = if owner == own { 0o077 } else { 0o027 };
-    if mode & closed_to != 0 {
-        let chmod = format!("chmod 600 {}", path.display());
-        return Err(KeysError::new(path, format!("its mode {mode:03o} lets others at it"), chmod));
-    }
-    Ok(())
 }
 
-/// Who this process acts as, as the kernel tells the other end of a socket.
-fn own_uid() -> io::Result<u32> {
-    let (one, _other) = UnixStream::pair()?;
-    Ok(rustix::net::sockopt::socket_peercred(&one)?.uid.as_raw())
+/// Who may do what to a file.
+#[derive(Clone, Copy, Debug)]
+struct Access {
+    mode: u32,
+    owner: u32,
+    group: u32,
+}
+
+/// What is wrong with that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Objection {
+    Owner,
+    Mode,
+}
+
+/// Who this process acts as.
+#[derive(Debug)]
+struct Own {
+    user: u32,
+    group: u32,
+}
+
+impl Own {
+    /// As the kernel tells the other end of a socket.
+    fn new() -> io::Result<Self> {
+        let (one, _other) = UnixStream::pair()?;
+        let peer = rustix::net::sockopt::socket_peercred(&one)?;
+        Ok(Self { user: peer.uid.as_raw(), group: peer.gid.as_raw() })
+    }
+}
+
+impl Access {
+    /// The owner has to be this process or root, and others must not read or write it. Its group may read it where
+    /// root says so, as Secrets are mounted for a group (`fsGroup`), or where that is the process's own.
+    fn objection(self, own: &Own) -> Option<Objection> {
+        if self.owner != own.user && self.owner != 0 {
+            return Some(Objection::Owner);
+        }
+        let is_for_group = self.owner == 0 || own.group == self.group;
+        let open_to = if is_for_group { 0o027 } else { 0o077 };
+        (self.mode & open_to != 0).then_some(Objection::Mode)
+    }
 }
 
 /// `user_ca.pub` is what containers are told: a file of other keys would lock everybody out. It may have a second one,

@@ -10,7 +10,7 @@
 
 pub mod admission;
 mod algorithms;
-mod asciicast;
+pub(crate) mod asciicast;
 pub mod audit;
 pub mod authority;
 mod calls;
@@ -23,10 +23,12 @@ mod jump;
 pub mod keys;
 pub mod kill_switch;
 mod knock;
+mod leg;
 pub mod listener;
 pub mod login;
 pub mod metrics;
 mod opening;
+pub mod patience;
 pub mod penalties;
 mod program;
 pub mod recording;

@@ -9,8 +9,10 @@ use russh::{Channel, ChannelOpenFailure, client};
 use crate::ssh::admission::Refusal;
 use crate::ssh::channel::{self, Meter, Pair};
 use crate::ssh::jump;
+use crate::ssh::leg::Leg;
 use crate::ssh::program::Stage;
-use crate::ssh::session::{Leg, Line, Session, Way};
+use crate::ssh::requests::{self, Desk};
+use crate::ssh::session::{Line, Session, Way};
 use crate::ssh::session_events::{ChannelKind, Forward};
 use crate::ssh::upstream::{Origin, Upstream, connect_failed};
 
@@ -68,9 +70,12 @@ async fn through(
     let client = session.end(channel);
     let meter = Arc::new(Meter::new(session.log.opened(kind(wish))));
     // Before the answer: requests may follow it at once.
-    session.set_line(id, Line { way: Way::Sshd(container.clone()), meter: Arc::clone(&meter) });
+    let (desk, queue) = Desk::new(Arc::clone(&client.inbox));
+    let line = Line { desk, way: Way::Sshd(container.clone()), meter: Arc::clone(&meter) };
+    session.set_line(id, line.clone());
     reply.accept().await;
-    channel::relay(Pair { client: &client, container: &container }, &session, &meter).await;
+    let relaying = channel::relay(Pair { client: &client, container: &container }, &session, &meter);
+    until(relaying, requests::serve(&session, id, &line, queue)).await;
     upstream.forget(container.half.id());
     session.count(meter.usage());
 }
@@ -103,11 +108,28 @@ async fn program(session: Arc<Session>, channel: Channel<Msg>, reply: ChannelOpe
     let client = session.end(channel);
     let meter = Arc::new(Meter::new(session.log.opened(ChannelKind::Session)));
     let stage = Arc::new(Stage::new(client.clone(), Arc::clone(&meter)));
-    session.set_line(id, Line { way: Way::Program(stage), meter: Arc::clone(&meter) });
+    let (desk, queue) = Desk::new(Arc::clone(&client.inbox));
+    let line = Line { desk, way: Way::Program(stage), meter: Arc::clone(&meter) };
+    session.set_line(id, line.clone());
     reply.accept().await;
     // Closed by the client, or by the program that has ended.
-    session.kill.token().run_until_cancelled(client.inbox.closed()).await;
+    let closed = session.kill.token().run_until_cancelled(client.inbox.closed());
+    until(closed, requests::serve(&session, id, &line, queue)).await;
     session.count(meter.usage());
+}
+
+/// Serves requests until the channel is over.
+async fn until<T>(over: impl Future<Output = T>, serving: impl Future<Output = Result<(), russh::Error>>) {
+    let serving = async {
+        match serving.await {
+            // The client's connection is over, which ends the channel.
+            Ok(()) | Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = over => {}
+        () = serving => {}
+    }
 }
 
 fn prohibited(why: &str) -> ChannelOpenFailure {

@@ -10,14 +10,14 @@ use russh::server::Handle;
 use tokio::sync::mpsc;
 
 use crate::ssh::channel::{ClientEnd, Meter, Taken};
-use crate::ssh::exec::{Exit, Input, MAX_PIECE_BYTES, Output, Program, Programs, Running, Size};
+use crate::ssh::exec::{
+    Control, Exit, Input, MAX_PIECE_BYTES, Output, Program, Programs, Running, SESSION_CONTROLS, Size,
+};
 use crate::ssh::inbox::{Item, Stream};
 use crate::ssh::kill_switch::KillSwitch;
 use crate::ssh::session_events::Direction;
 use crate::ssh::window::Windows;
 
-/// Sizes and signals that wait for a program that takes no input.
-const CONTROL_QUEUE: usize = 16;
 /// Variables that a client may set, and the longest of them, in bytes.
 const MAX_VARIABLES: usize = 64;
 const MAX_VARIABLE_BYTES: usize = 4096;
@@ -35,7 +35,7 @@ const SFTP: &str = "for server in /usr/lib/openssh/sftp-server /usr/lib/ssh/sftp
 pub struct Stage {
     client: ClientEnd,
     state: Mutex<State>,
-    control: mpsc::Sender<Input>,
+    control: mpsc::Sender<Control>,
     meter: Arc<Meter>,
 }
 
@@ -44,7 +44,7 @@ struct State {
     environment: BTreeMap<String, String>,
     terminal: Option<Size>,
     /// Taken by the program that runs in the channel; a channel has one.
-    waiting: Option<mpsc::Receiver<Input>>,
+    waiting: Option<mpsc::Receiver<Control>>,
 }
 
 /// Where a program runs, and who is told of it.
@@ -58,6 +58,31 @@ pub struct Scene {
     pub windows: Windows,
 }
 
+/// A program that is about to run.
+#[derive(Debug)]
+pub struct Performance {
+    stage: Arc<Stage>,
+    scene: Scene,
+    program: Program,
+    control: mpsc::Receiver<Control>,
+}
+
+impl Performance {
+    /// Runs it until it ends or nobody wants it any more.
+    pub fn begin(self) {
+        let Self { stage, scene, program, control } = self;
+        tokio::spawn(async move {
+            let ended = scene.kill.token().run_until_cancelled(stage.run(&scene, program, control)).await;
+            if ended.is_some() {
+                // Failing means that the connection is over, and the channel with it.
+                let _ = stage.client.half.close().await;
+            }
+            // The client's own goodbye is not told of any more.
+            stage.client.inbox.close();
+        });
+    }
+}
+
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {
@@ -68,7 +93,7 @@ pub enum Wanted {
 
 impl Stage {
     pub fn new(client: ClientEnd, meter: Arc<Meter>) -> Self {
-        let (control, waiting) = mpsc::channel(CONTROL_QUEUE);
+        let (control, waiting) = mpsc::channel(SESSION_CONTROLS);
         let state = State { environment: BTreeMap::new(), terminal: None, waiting: Some(waiting) };
         Self { client, state: Mutex::new(state), control, meter }
     }
@@ -106,20 +131,20 @@ impl Stage {
             state.terminal = state.terminal.map(|_| size);
             return;
         }
-        let _ = self.control.try_send(Input::Resize(size));
+        let _ = self.control.try_send(Control::Resize(size));
     }
 
     /// A program that takes nothing at all misses it, and one that does not run yet has none to take.
     pub fn signal(&self, signal: &Sig) {
         if self.state().waiting.is_none() {
-            let _ = self.control.try_send(Input::Signal(name(signal)));
+            let _ = self.control.try_send(Control::Signal(name(signal)));
         }
     }
 
-    /// Starts what is wanted. False: something runs here already.
-    pub fn start(self: &Arc<Self>, wanted: Wanted, scene: Scene) -> bool {
+    /// What is wanted, to be begun. None: something runs here already.
+    pub fn start(self: &Arc<Self>, wanted: Wanted, scene: Scene) -> Option<Performance> {
         let mut state = self.state();
-        let Some(control) = state.waiting.take() else { return false };
+        let control = state.waiting.take()?;
         let shell = |script: &str| vec!["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()];
         let program = Program {
             command: match wanted {
@@ -132,28 +157,23 @@ impl Stage {
             user: scene.user.clone(),
         };
         drop(state);
-        let stage = Arc::clone(self);
-        tokio::spawn(async move {
-            let ended = scene.kill.token().run_until_cancelled(stage.run(&scene, program, control)).await;
-            if ended.is_some() {
-                // Failing means that the connection is over, and the channel with it.
-                let _ = stage.client.half.close().await;
-            }
-            // The client's own goodbye is not told of any more.
-            stage.client.inbox.close();
-        });
-        true
+        Some(Performance { stage: Arc::clone(self), scene, program, control })
     }
 
     /// # Errors
     /// The connection is over.
-    async fn run(&self, scene: &Scene, program: Program, control: mpsc::Receiver<Input>) -> Result<(), russh::Error> {
+    async fn run(
+        &self,
+        scene: &Scene,
+        program: Program,
+        mut steered: mpsc::Receiver<Control>,
+    ) -> Result<(), russh::Error> {
         let starting = scene.programs.start(scene.container, program);
         let running = tokio::select! {
             running = starting => running,
             () = self.client.inbox.closed() => return Ok(()),
         };
-        let Running { input, output } = match running {
+        let Running { input, control, output } = match running {
             Ok(running) => running,
             Err(error) => {
                 self.client.send(STDERR, Bytes::from(format!("edd: {error}\r\n"))).await?;
@@ -161,45 +181,40 @@ impl Stage {
                 return self.client.half.eof().await;
             }
         };
+        let steering = async {
+            // What a program that has ended is told is for nobody.
+            while let Some(steer) = steered.recv().await {
+                let _ = control.send(steer).await;
+            }
+            std::future::pending().await
+        };
         tokio::select! {
-            ended = self.give(input, control, &scene.windows) => ended,
+            ended = self.give(input, &scene.windows) => ended,
             ended = self.take(scene, output) => ended,
+            ended = steering => ended,
         }
     }
 
     /// Gives the program what the client sends, until that closes the channel.
-    async fn give(
-        &self,
-        input: mpsc::Sender<Input>,
-        mut control: mpsc::Receiver<Input>,
-        windows: &Windows,
-    ) -> Result<(), russh::Error> {
+    async fn give(&self, input: mpsc::Sender<Input>, windows: &Windows) -> Result<(), russh::Error> {
         let mut taken = Taken::new(&self.client, windows);
         loop {
-            let next = tokio::select! {
-                Some(control) = control.recv() => control,
-                item = self.client.inbox.next() => match item {
-                    Item::Bytes(Stream::Main, mut bytes) => {
-                        let length = bytes.len();
-                        self.meter.passed(Direction::ToContainer, &bytes);
-                        while !bytes.is_empty() {
-                            let piece = bytes.split_to(bytes.len().min(MAX_PIECE_BYTES));
-                            send(&input, Input::Bytes(piece)).await;
-                        }
-                        taken.add(length).await?;
-                        continue;
+            match self.client.inbox.next().await {
+                Item::Bytes(Stream::Main, mut bytes) => {
+                    let length = bytes.len();
+                    self.meter.passed(Direction::ToContainer, &bytes);
+                    while !bytes.is_empty() {
+                        let piece = bytes.split_to(bytes.len().min(MAX_PIECE_BYTES));
+                        send(&input, Input::Bytes(piece)).await;
                     }
-                    // Clients have no second stream; what comes in one is counted and dropped.
-                    Item::Bytes(_, bytes) => {
-                        taken.add(bytes.len()).await?;
-                        continue;
-                    }
-                    Item::Eof => Input::Eof,
-                    Item::Note(_) => continue,
-                    Item::Closed => return Ok(()),
-                },
-            };
-            send(&input, next).await;
+                    taken.add(length).await?;
+                }
+                // Clients have no second stream; what comes in one is counted and dropped.
+                Item::Bytes(_, bytes) => taken.add(bytes.len()).await?,
+                Item::Eof => send(&input, Input::Eof).await,
+                Item::Note(_) => {}
+                Item::Closed => return Ok(()),
+            }
         }
     }
 

@@ -14,9 +14,9 @@ use crate::ssh::inbox::{Inbox, Inboxes, Stream};
 use crate::ssh::kill_switch::KillSwitch;
 use crate::ssh::knock::Knock;
 use crate::ssh::opening::{self, Wish};
-use crate::ssh::requests::Terminal;
+use crate::ssh::requests::{Request, Terminal};
 use crate::ssh::service::Service;
-use crate::ssh::session::{Line, Session};
+use crate::ssh::session::Session;
 use crate::ssh::session_events::LoggedIn;
 use crate::ssh::upstream::{Origin, fingerprint};
 
@@ -73,9 +73,15 @@ impl FromClient {
         Ok(())
     }
 
-    fn line(&self, id: ChannelId) -> Option<(&Session, Line)> {
-        let session = self.session.as_deref()?;
-        Some((session, session.line(id)?))
+    /// Has a request answered in its turn; at once where there is no such channel.
+    fn asked(&self, id: ChannelId, request: Request, protocol: &mut Protocol) -> Result<(), russh::Error> {
+        match self.session.as_ref().and_then(|session| session.line(id)) {
+            Some(line) => {
+                line.desk.take(request);
+                Ok(())
+            }
+            None => protocol.channel_failure(id),
+        }
     }
 
     fn open(&self, wish: Wish, channel: Channel<Msg>, reply: ChannelOpenHandle) -> Result<(), russh::Error> {
@@ -85,11 +91,6 @@ impl FromClient {
         }
         Ok(())
     }
-}
-
-/// Answers a request, if an answer was asked for.
-fn answer(protocol: &mut Protocol, id: ChannelId, is_done: bool) -> Result<(), russh::Error> {
-    if is_done { protocol.channel_success(id) } else { protocol.channel_failure(id) }
 }
 
 impl Handler for FromClient {
@@ -233,12 +234,9 @@ impl Handler for FromClient {
         modes: &[(Pty, u32)],
         protocol: &mut Protocol,
     ) -> Result<(), russh::Error> {
+        let (kind, modes) = (kind.to_owned(), modes.to_vec());
         let wanted = Terminal { kind, columns, rows, width_pixels, height_pixels, modes };
-        let is_done = match self.line(id) {
-            Some((session, line)) => session.terminal(&line, wanted).await,
-            None => false,
-        };
-        answer(protocol, id, is_done)
+        self.asked(id, Request::Terminal(wanted), protocol)
     }
 
     async fn window_change_request(
@@ -250,11 +248,7 @@ impl Handler for FromClient {
         height_pixels: u32,
         protocol: &mut Protocol,
     ) -> Result<(), russh::Error> {
-        let line = self.line(id);
-        if let Some((session, line)) = &line {
-            session.resize(line, columns, rows, (width_pixels, height_pixels)).await;
-        }
-        answer(protocol, id, line.is_some())
+        self.asked(id, Request::Resize { columns, rows, width_pixels, height_pixels }, protocol)
     }
 
     async fn env_request(
@@ -264,19 +258,11 @@ impl Handler for FromClient {
         value: &str,
         protocol: &mut Protocol,
     ) -> Result<(), russh::Error> {
-        let is_done = match self.line(id) {
-            Some((session, line)) => session.set_variable(&line, name, value).await,
-            None => false,
-        };
-        answer(protocol, id, is_done)
+        self.asked(id, Request::Variable { name: name.to_owned(), value: value.to_owned() }, protocol)
     }
 
     async fn shell_request(&mut self, id: ChannelId, protocol: &mut Protocol) -> Result<(), russh::Error> {
-        let is_done = match self.line(id) {
-            Some((session, line)) => session.shell(&line).await,
-            None => false,
-        };
-        answer(protocol, id, is_done)
+        self.asked(id, Request::Shell, protocol)
     }
 
     async fn exec_request(
@@ -285,11 +271,7 @@ impl Handler for FromClient {
         command: &[u8],
         protocol: &mut Protocol,
     ) -> Result<(), russh::Error> {
-        let is_done = match self.line(id) {
-            Some((session, line)) => session.command(&line, command).await,
-            None => false,
-        };
-        answer(protocol, id, is_done)
+        self.asked(id, Request::Command(command.to_vec()), protocol)
     }
 
     async fn subsystem_request(
@@ -298,18 +280,12 @@ impl Handler for FromClient {
         name: &str,
         protocol: &mut Protocol,
     ) -> Result<(), russh::Error> {
-        let is_done = match self.line(id) {
-            Some((session, line)) => session.subsystem(&line, name).await,
-            None => false,
-        };
-        answer(protocol, id, is_done)
+        self.asked(id, Request::Subsystem(name.to_owned()), protocol)
     }
 
-    async fn agent_request(&mut self, id: ChannelId, _protocol: &mut Protocol) -> Result<bool, russh::Error> {
-        match self.line(id) {
-            Some((session, line)) => Ok(session.agent(&line).await),
-            None => Ok(false),
-        }
+    async fn agent_request(&mut self, id: ChannelId, protocol: &mut Protocol) -> Result<Option<bool>, russh::Error> {
+        self.asked(id, Request::Agent, protocol)?;
+        Ok(None)
     }
 
     async fn x11_request(
@@ -321,19 +297,12 @@ impl Handler for FromClient {
         screen: u32,
         protocol: &mut Protocol,
     ) -> Result<(), russh::Error> {
-        let is_done = match self.line(id) {
-            Some((session, line)) => session.x11(&line, is_single, auth_protocol, cookie, screen).await,
-            None => false,
-        };
-        answer(protocol, id, is_done)
+        let (auth_protocol, cookie) = (auth_protocol.to_owned(), cookie.to_owned());
+        self.asked(id, Request::X11 { is_single, protocol: auth_protocol, cookie, screen }, protocol)
     }
 
     async fn signal(&mut self, id: ChannelId, signal: Sig, protocol: &mut Protocol) -> Result<(), russh::Error> {
-        let line = self.line(id);
-        if let Some((session, line)) = &line {
-            session.signal(line, signal).await;
-        }
-        answer(protocol, id, line.is_some())
+        self.asked(id, Request::Signal(signal), protocol)
     }
 
     async fn other_request(
@@ -341,12 +310,10 @@ impl Handler for FromClient {
         id: ChannelId,
         name: &str,
         data: &[u8],
-        _protocol: &mut Protocol,
-    ) -> Result<bool, russh::Error> {
-        match self.line(id) {
-            Some((session, line)) => Ok(session.other(&line, name, data).await),
-            None => Ok(false),
-        }
+        protocol: &mut Protocol,
+    ) -> Result<Option<bool>, russh::Error> {
+        self.asked(id, Request::Other { name: name.to_owned(), data: data.to_vec() }, protocol)?;
+        Ok(None)
     }
 
     async fn tcpip_forward(

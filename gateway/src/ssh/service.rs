@@ -7,20 +7,18 @@ use russh::keys::PrivateKey;
 use russh::server;
 use russh::{Limits, MethodKind, MethodSet, SshId};
 
-use crate::containers::Wakes;
+use crate::containers::{Presence, Wakes};
 use crate::ssh::admission::SharedAdmitter;
 use crate::ssh::algorithms;
 use crate::ssh::authority::Authority;
 use crate::ssh::exec::Programs;
+use crate::ssh::patience::Patience;
 use crate::ssh::session_events::SessionEvents;
 use crate::ssh::sessions::Sessions;
 use crate::ssh::window::{FIRST_BYTES, Windows};
 
 /// Keys that one connection may offer: an agent may have many.
 const MAX_AUTH_ATTEMPTS: usize = 32;
-/// A client that says nothing for this long is asked whether it is there, this often.
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
-const KEEPALIVES: usize = 3;
 /// Messages of all channels that wait for a connection to take them, each at most a packet.
 const SEND_QUEUE: usize = 16;
 /// Keys change after so many bytes in one direction (RFC 4253 §9), or after this time.
@@ -34,6 +32,8 @@ const VERSION: &str = "SSH-2.0-edd";
 pub struct Config {
     /// The gateway's own, the preferred first.
     pub host_keys: Vec<PrivateKey>,
+    /// Those on NIST's curves are shown beside others, and not only where there are none.
+    pub shows_nist_keys: bool,
     pub admitter: SharedAdmitter,
     pub authority: Authority,
     pub events: Arc<dyn SessionEvents>,
@@ -42,8 +42,12 @@ pub struct Config {
     pub programs: Arc<dyn Programs>,
     /// Wakes containers, if there is anybody who does.
     pub wakes: Option<Wakes>,
+    /// Tells compute of who comes, if there is one to tell.
+    pub presence: Option<Presence>,
     /// From the first byte to the login.
     pub login_grace: Duration,
+    /// With ends that say nothing.
+    pub patience: Patience,
     /// Keys change after so many bytes in one direction, and after an hour.
     pub rekey_after_bytes: usize,
 }
@@ -56,7 +60,9 @@ pub struct Service {
     pub events: Arc<dyn SessionEvents>,
     pub programs: Arc<dyn Programs>,
     pub wakes: Option<Wakes>,
+    pub presence: Option<Presence>,
     pub login_grace: Duration,
+    pub patience: Patience,
     /// Of the channels of all connections.
     pub(super) windows: Windows,
     pub(super) limits: Limits,
@@ -73,7 +79,7 @@ impl Service {
             auth_rejection_time: Duration::ZERO,
             auth_rejection_time_initial: Some(Duration::ZERO),
             max_auth_attempts: MAX_AUTH_ATTEMPTS,
-            keys: algorithms::shown(config.host_keys),
+            keys: algorithms::shown(config.host_keys, config.shows_nist_keys),
             limits: limits.clone(),
             window_size: FIRST_BYTES,
             consumer_adjusts_window: true,
@@ -81,8 +87,8 @@ impl Service {
             preferred: algorithms::preferred(),
             // A session may stay open as long as its ends are there, which keepalives tell.
             inactivity_timeout: None,
-            keepalive_interval: Some(KEEPALIVE_EVERY),
-            keepalive_max: KEEPALIVES,
+            keepalive_interval: Some(config.patience.ask_every),
+            keepalive_max: config.patience.questions(),
             ..server::Config::default()
         };
         Self {
@@ -91,7 +97,9 @@ impl Service {
             events: config.events,
             programs: config.programs,
             wakes: config.wakes,
+            presence: config.presence,
             login_grace: config.login_grace,
+            patience: config.patience,
             windows: Windows::default(),
             limits,
             protocol: Arc::new(protocol),

@@ -136,7 +136,7 @@ impl Sessions {
     }
 
     /// Keeps looking whether the login, or a jump's channel to a container, would still be let in.
-    pub(super) fn watch(&self, login: &LoggedIn, mut standing: Standing) -> Watch {
+    pub(super) fn watch(&self, login: &LoggedIn, standing: Standing) -> Watch {
         let (kill, revoked) = (login.kill.clone(), login.admission.revoked.clone());
         let subject = Subject { container: standing.container(), key: standing.key() };
         self.0.config.watches.watch(subject, move |snapshot| match standing.check(snapshot) {

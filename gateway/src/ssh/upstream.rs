@@ -18,15 +18,16 @@ use crate::ssh::authority::Pass;
 use crate::ssh::channel::ContainerEnd;
 use crate::ssh::inbox::{Inboxes, Note, Stream};
 use crate::ssh::kill_switch::KillSwitch;
+use crate::ssh::patience::{Impatient, Patience};
 use crate::ssh::session_events::ChannelKind;
 use crate::ssh::window::FIRST_BYTES;
 
 /// Longest wait for a connection to be made, and then for its handshake and login.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(20);
-/// A container that says nothing for this long is asked whether it is there, this often.
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
-const KEEPALIVES: usize = 3;
+
+/// The reason of a [`Refusal`] where nobody answers.
+pub const UNREACHABLE: &str = "unreachable";
 
 /// A logged-in connection to an sshd.
 #[derive(Clone)]
@@ -61,6 +62,7 @@ pub struct Origin {
 #[derive(Debug)]
 pub struct Destination<'a> {
     pub limits: &'a Limits,
+    pub patience: Patience,
     pub address: &'a Address,
     /// The only host key that is spoken to: `SHA256:…`.
     pub host_key_fingerprint: &'a str,
@@ -82,12 +84,12 @@ pub async fn dial(address: &Address) -> Result<TcpStream, Refusal> {
     let stream = match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
-            return Err(Refusal::new("unreachable", format!("the container's SSH server does not answer: {error}")));
+            return Err(Refusal::new(UNREACHABLE, format!("the container's SSH server does not answer: {error}")));
         }
         Err(_) => {
             let seconds = CONNECT_TIMEOUT.as_secs();
             let message = format!("the container's SSH server did not answer within {seconds} seconds");
-            return Err(Refusal::new("unreachable", message));
+            return Err(Refusal::new(UNREACHABLE, message));
         }
     };
     // Without it, a keystroke waits for the answer to the one before; nothing else depends on it.
@@ -106,17 +108,18 @@ impl Upstream {
         callee: Arc<dyn Callee>,
         kill: &KillSwitch,
     ) -> Result<Self, Refusal> {
-        let stream = kill.container_socket(dial(to.address).await?);
+        let stream = Impatient::new(dial(to.address).await?, to.patience.longest_silence());
+        let stream = kill.container_socket(stream);
         let inboxes = Inboxes::default();
         let expected = to.host_key_fingerprint.to_owned();
         let handler = FromContainer { inboxes: inboxes.clone(), callee, expected };
         let logging_in = async {
-            let mut handle = client::connect_stream(Arc::new(config(to.limits.clone())), stream, handler).await?;
+            let mut handle = client::connect_stream(Arc::new(config(to)), stream, handler).await?;
             let (key, certificate) = (Arc::new(pass.key), pass.certificate);
             let result = handle.authenticate_openssh_cert(to.user, key, certificate).await?;
             Ok((handle, result.success()))
         };
-        let unreachable = |why: String| Refusal::new("unreachable", why);
+        let unreachable = |why: String| Refusal::new(UNREACHABLE, why);
         match tokio::time::timeout(LOGIN_TIMEOUT, logging_in).await {
             Ok(Ok((handle, true))) => Ok(Self { handle: Arc::new(handle), inboxes }),
             Ok(Ok((_, false))) => {
@@ -155,14 +158,14 @@ impl Upstream {
     }
 }
 
-fn config(limits: Limits) -> client::Config {
+fn config(to: &Destination<'_>) -> client::Config {
     client::Config {
         window_size: FIRST_BYTES,
-        limits,
+        limits: to.limits.clone(),
         consumer_adjusts_window: true,
         preferred: algorithms::preferred(),
-        keepalive_interval: Some(KEEPALIVE_EVERY),
-        keepalive_max: KEEPALIVES,
+        keepalive_interval: Some(to.patience.ask_every),
+        keepalive_max: to.patience.questions(),
         ..client::Config::default()
     }
 }

@@ -120,7 +120,7 @@ async fn a_process_that_dies_in_mid_write_leaves_the_old_file_and_no_garbage() {
     ann.until_known().await;
     assert_eq!(ann.read("docs/old").await, b"old");
     let offset = ann.offset(&location).await.expect("it is still there");
-    assert!(offset >= 2 * BLOCK_BYTES && offset < 100 * BLOCK_BYTES, "{offset}");
+    assert!((2 * BLOCK_BYTES..100 * BLOCK_BYTES).contains(&offset), "{offset}");
     // Whoever added to it as the process died is waited for a moment.
     let rest = vec![b'x'; 100 * BLOCK_BYTES - offset];
     until("the upload to go on", async || {

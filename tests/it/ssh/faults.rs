@@ -1,6 +1,7 @@
 //! Clients that do not read, peers that die, bytes that are no SSH, and a container that sleeps.
 
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -14,7 +15,7 @@ use super::revocation::AT_ONCE;
 use super::tenancy::newcomer;
 use super::transfer::Transfer;
 use crate::harness::traces::processes;
-use crate::harness::{Deployment, Role, within};
+use crate::harness::{Deployment, Role, Tenant, until, within};
 
 /// Clients that stop reading.
 const STALLED: u64 = 8;
@@ -85,7 +86,7 @@ async fn a_death_in_mid_transfer_is_noticed_at_either_end() {
     deployment.start().await;
     site.until_login().await;
     assert_eq!(site.scan(), host_key, "it shows the host key that clients know");
-    let tenant = crate::harness::Tenant { gateway: deployment.gateway(), user };
+    let tenant = Tenant { gateway: deployment.gateway(), user };
     tenant.until_known().await;
     tenant.done(&format!("DELETE /compute/containers/{}", made.id), Value::Null).await;
     tenant.until_gone(&made.id).await;
@@ -117,21 +118,51 @@ async fn a_login_wakes_a_container() {
     deployment.stop().await;
 }
 
-/// Who is in uses the container, even if nothing is said: it does not fall asleep, as another does.
+/// Who is in uses the container, even if nothing is said and however soon it falls asleep otherwise; who has left does
+/// not.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_keeps_its_container_awake() {
+    // Until a report of use is of the past, and compute has looked.
+    const FALLS_ASLEEP_WITHIN: Duration = Duration::from_secs(60);
     let mut deployment = Deployment::single();
-    // Longer than what a gateway takes to tell which containers are in use.
-    deployment.set_all("EDD_IDLE_SECONDS", "15");
+    // Shorter than the time between two reports of what is in use.
+    deployment.set_all("EDD_IDLE_SECONDS", "2");
     deployment.start().await;
-    let ((in_use, made, site, _), (tenant, unused, ..)) = tokio::join!(newcomer(&deployment), newcomer(&deployment));
+    let ((in_use, made, site, _), (tenant, left, left_site, _)) =
+        tokio::join!(newcomer(&deployment), newcomer(&deployment));
     let mut session = site.ssh(&["gw", "echo in; sleep 1000"]).start();
     session.stdout.wait("a session", |lines| lines.first().map(|line| assert_eq!(line, "in"))).await;
-    tenant.until_status(&unused.id, "hibernated").await;
-    assert_eq!(in_use.container(&made.id).await["status"], "running");
+    assert_eq!(left_site.ssh(&["gw", "echo in"]).run().await.ok(), "in\n");
+    let status = async |tenant: &Tenant<'_>, id| tenant.container(id).await["status"].clone();
+    let falling_asleep = async {
+        while status(&tenant, &left.id).await != "hibernated" {
+            assert_eq!(status(&in_use, &made.id).await, "running");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    tokio::time::timeout(FALLS_ASLEEP_WITHIN, falling_asleep).await.expect("whose session has ended sleeps");
+    assert_eq!(status(&in_use, &made.id).await, "running");
     assert!(session.is_running(), "it goes on");
-    drop(session);
-    in_use.until_status(&made.id, "hibernated").await;
+    deployment.stop().await;
+}
+
+/// Its owner's order is known to compute a moment before it is seen by gateways.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_right_after_the_order_to_start_is_let_in() {
+    let mut deployment = Deployment::single();
+    deployment.start().await;
+    let (tenant, made, site, _) = newcomer(&deployment).await;
+    for _ in 0..3 {
+        tenant.done(&format!("POST /compute/containers/{}/stop", made.id), Value::Null).await;
+        tenant.until_status(&made.id, "stopped").await;
+        until("a refusal", async || match site.ssh(&["gw", "echo in"]).run().await.stderr {
+            told if told.contains("is stopped; start it first") => Ok(()),
+            told => Err(told),
+        })
+        .await;
+        tenant.done(&format!("POST /compute/containers/{}/start", made.id), Value::Null).await;
+        assert_eq!(site.ssh(&["gw", "echo in"]).run().await.ok(), "in\n");
+    }
     deployment.stop().await;
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use super::site::Site;
+use super::site::{Run, Site};
 
 /// Scripts that run at once.
 const WORKERS: usize = 4;
@@ -55,7 +55,12 @@ pub async fn run(site: Site) {
             while let Some(case) = next() {
                 let began = Instant::now();
                 let outcome = site.run(&case.name, &case.script);
-                eprintln!("{:6.2} s  {}  {}", began.elapsed().as_secs_f64(), case.name, outcome.is_ok());
+                let word = match &outcome {
+                    Ok(Run::Done) => "true",
+                    Ok(Run::Skipped(why)) => why,
+                    Err(_) => "false",
+                };
+                eprintln!("{:6.2} s  {}  {word}", began.elapsed().as_secs_f64(), case.name);
                 if let Err(told) = outcome {
                     failed.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{}: {told}", case.name));
                 }

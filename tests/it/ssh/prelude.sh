@@ -21,6 +21,12 @@ fail() {
   exit 1
 }
 
+# What this machine lacks is said, and the case left out.
+skip() {
+  echo "left out: $*" >&2
+  exit 77
+}
+
 # is ACTUAL WANTED
 is() {
   [ "$1" = "$2" ] || fail "line ${BASH_LINENO[0]}: wanted \`$2\`, got \`$1\`"

@@ -12,6 +12,16 @@ use crate::harness::{Program, Workdir, until};
 /// Longest that one script runs, in a matrix that keeps the machine busy.
 const SCRIPT_SECONDS: &str = "80";
 
+/// What `skip` of the prelude ends a script with.
+const SKIPPED: i32 = 77;
+
+/// How a script ended.
+pub enum Run {
+    Done,
+    /// This machine lacks something: what.
+    Skipped(String),
+}
+
 /// A key pair and a folder to keep it in.
 pub struct Identity {
     dir: Workdir,
@@ -119,7 +129,7 @@ impl Site {
     ///
     /// # Errors
     /// It failed.
-    pub fn run(&self, name: &str, script: &Path) -> Result<(), String> {
+    pub fn run(&self, name: &str, script: &Path) -> Result<Run, String> {
         let home = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/ssh");
         let dir = self.identity.dir.dir(name);
         let python = program::fetched_program("python3").expect("`cargo xtask setup` installs clients for it");
@@ -131,10 +141,12 @@ impl Site {
         bash.env("IDENTITY", self.identity.file()).env("HOST_KEY", &self.host_key).env("THERE", &self.there);
         bash.env("JUMP", self.jump).env("PROGRAMS", home.join("programs")).env("PYTHON", python);
         let output = bash.output().map_err(|error| format!("bash: {error}"))?;
-        if output.status.success() {
-            return Ok(());
-        }
         let told = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+        match output.status.code() {
+            Some(0) => return Ok(Run::Done),
+            Some(SKIPPED) => return Ok(Run::Skipped(told.trim().to_owned())),
+            _ => {}
+        }
         Err(format!("{}\n{told}", output.status))
     }
 

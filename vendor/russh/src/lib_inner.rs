@@ -518,7 +518,8 @@ pub(crate) struct ChannelParams {
     /// Has the other side confirmed the channel?
     pub confirmed: bool,
     #[cfg_attr(target_arch = "wasm32", allow(dead_code))]
-    wants_reply: bool,
+    /// Of the requests that are not answered yet, in their order: whether the peer wants an answer.
+    replies_wanted: std::collections::VecDeque<bool>,
     /// (buffer, extended stream #, data offset in buffer)
     pending_data: std::collections::VecDeque<(bytes::Bytes, Option<u32>, usize)>,
     pending_eof: bool,

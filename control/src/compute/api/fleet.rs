@@ -81,14 +81,25 @@ pub(super) struct Activity {
     container_ids: Vec<ContainerId>,
 }
 
+/// The answer to a report of use.
+#[derive(Serialize)]
+pub(super) struct Noted {
+    #[serde(flatten)]
+    done: Done,
+    /// Those that were being put to sleep, and are woken.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    woken: Vec<ContainerId>,
+}
+
 pub(super) async fn activity(
     _: AnotherService,
     State(service): State<Service>,
     Json(activity): Json<Activity, MAX_ACTIVITY_BYTES>,
-) -> Result<Json<Done>, Error> {
+) -> Result<Json<Noted>, Error> {
     if activity.container_ids.len() > MAX_ACTIVE {
         return Err(Error::bad_request(format!("container_ids: at most {MAX_ACTIVE} in one report")));
     }
-    service.active(&activity.container_ids).await?;
-    Ok(done())
+    let woken = service.active(&activity.container_ids).await?;
+    let Json(done) = done();
+    Ok(Json(Noted { done, woken }))
 }

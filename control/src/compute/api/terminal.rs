@@ -15,7 +15,7 @@ use super::sockets::{End, Incoming, Opening, Outgoing, Wire, changed, pings};
 use super::{Api, permit};
 use crate::caller::{Permit, UrlCaller};
 use crate::compute::error::ComputeError;
-use crate::compute::platform::{Input, MAX_PIECE_BYTES, Output, Session, Size};
+use crate::compute::platform::{Control, Input, MAX_PIECE_BYTES, Output, Session, Size};
 use crate::compute::service::Service;
 use crate::error::Error;
 use crate::extract::{Path, Query};
@@ -90,10 +90,10 @@ impl Inside {
 
 async fn show(wire: Wire, session: Session, inside: Inside) -> (Outgoing, End) {
     let Wire { mut outgoing, mut incoming, standing } = wire;
-    let Session { input, output } = session;
+    let Session { input, control, output } = session;
     let end = tokio::select! {
         end = write(&mut outgoing, output) => end,
-        end = read(&mut incoming, input) => end,
+        end = read(&mut incoming, input, control) => end,
         end = standing.end() => end,
         end = inside.end() => end,
     };
@@ -117,14 +117,14 @@ async fn write(outgoing: &mut Outgoing, mut output: mpsc::Receiver<Output>) -> E
 }
 
 /// A shell that does not read keeps its client from being read.
-async fn read(incoming: &mut Incoming, input: mpsc::Sender<Input>) -> End {
+async fn read(incoming: &mut Incoming, input: mpsc::Sender<Input>, control: mpsc::Sender<Control>) -> End {
     while let Some(message) = incoming.next().await {
         let bytes = match message {
             Message::Binary(bytes) => bytes,
             Message::Text(text) => match serde_json::from_str(&text) {
                 Ok(Command::Resize { cols, rows }) => {
                     // One that has ended has no size; that it has is told by its output.
-                    let _ = input.send(Input::Resize(size(cols, rows))).await;
+                    let _ = control.send(Control::Resize(size(cols, rows))).await;
                     continue;
                 }
                 Err(_) => Bytes::from(text),

@@ -21,7 +21,8 @@ pub(super) use self::limits::*;
 pub(super) use self::sessions::*;
 pub(super) use self::ssh::*;
 use super::{
-    Exec, Exit, Input, LogQuery, Observed, Output, Phase, Platform, PlatformError, PullPolicy, Session, Size, Spec,
+    Control, Exec, Exit, Input, LogQuery, Observed, Output, Phase, Platform, PlatformError, PullPolicy, Session, Size,
+    Spec,
 };
 
 /// The longest that a test waits for anything.

@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use crate::compute::platform::{Exec, Exit, Input, MAX_PIECE_BYTES, Output, PlatformError, Size};
+use crate::compute::platform::{Control, Exec, Exit, Input, MAX_PIECE_BYTES, Output, PlatformError, Size};
 
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
@@ -27,6 +27,7 @@ pub const MAX_FRAME_BYTES: usize = 256 * 1024;
 pub enum Frame {
     Word(Word),
     Input(Input),
+    Control(Control),
     Output(Output),
     Taken,
 }
@@ -78,8 +79,8 @@ impl Frame {
             Self::Output(Output::Stderr(bytes)) => whole(STDERR, bytes),
             Self::Input(Input::Bytes(bytes)) => whole(STDIN, bytes),
             Self::Input(Input::Eof) => whole(CLOSE, &[STDIN]),
-            Self::Input(Input::Resize(size)) => json(RESIZE, serde_json::to_vec(size)),
-            Self::Input(Input::Signal(name)) => whole(SIGNAL, name.as_bytes()),
+            Self::Control(Control::Resize(size)) => json(RESIZE, serde_json::to_vec(size)),
+            Self::Control(Control::Signal(name)) => whole(SIGNAL, name.as_bytes()),
             Self::Taken => whole(TAKEN, &[]),
         }
     }
@@ -99,8 +100,8 @@ impl Frame {
                 Word::Ended(exit) => Self::Output(Output::Exit(exit)),
                 word => Self::Word(word),
             },
-            RESIZE => Self::Input(Input::Resize(serde_json::from_slice::<Size>(&said).ok()?)),
-            SIGNAL => Self::Input(Input::Signal(String::from_utf8(said.into()).ok()?)),
+            RESIZE => Self::Control(Control::Resize(serde_json::from_slice::<Size>(&said).ok()?)),
+            SIGNAL => Self::Control(Control::Signal(String::from_utf8(said.into()).ok()?)),
             TAKEN if said.is_empty() => Self::Taken,
             CLOSE if said[..] == [STDIN] => Self::Input(Input::Eof),
             _ => return None,
@@ -128,8 +129,8 @@ mod tests {
             (Frame::Word(Word::Refused(PlatformError::Impossible("no".to_owned()))), WORD),
             (Frame::Input(Input::Bytes(Bytes::from_static(b"\0in"))), STDIN),
             (Frame::Input(Input::Eof), CLOSE),
-            (Frame::Input(Input::Resize(Size { columns: 80, rows: 24 })), RESIZE),
-            (Frame::Input(Input::Signal("TERM".to_owned())), SIGNAL),
+            (Frame::Control(Control::Resize(Size { columns: 80, rows: 24 })), RESIZE),
+            (Frame::Control(Control::Signal("TERM".to_owned())), SIGNAL),
             (Frame::Output(Output::Stdout(Bytes::from(vec![b'x'; MAX_PIECE_BYTES]))), STDOUT),
             (Frame::Output(Output::Stderr(Bytes::new())), STDERR),
             (Frame::Output(Output::Exit(Exit::Signal("KILL".to_owned()))), WORD),

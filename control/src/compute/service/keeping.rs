@@ -45,22 +45,23 @@ impl Service {
     }
 
     /// Notes that containers are in use: at most [`MAX_ACTIVE`], unknown ones are skipped. One that was put to sleep
-    /// because nobody used it is woken, for somebody came just then.
+    /// because nobody used it is woken, for somebody came just then; which those are.
     ///
     /// # Errors
     /// The database fails.
-    pub async fn active(&self, ids: &[ContainerId]) -> Result<(), ComputeError> {
+    pub async fn active(&self, ids: &[ContainerId]) -> Result<Vec<ContainerId>, ComputeError> {
         let now: Micros = self.now();
         let mut ids: Vec<_> = ids.iter().copied().take(MAX_ACTIVE).collect();
         // Rows are locked in one order.
         ids.sort_unstable();
         ids.dedup();
+        let mut woken = Vec::new();
         for piece in ids.chunks(PIECE) {
             let mut transaction = self.database().begin().await?;
-            store::containers::mark_active(&mut transaction, piece, now).await?;
+            woken.extend(store::containers::mark_active(&mut transaction, piece, now).await?);
             self.database().commit(transaction).await?;
         }
-        Ok(())
+        Ok(woken)
     }
 }
 

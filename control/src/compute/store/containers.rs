@@ -231,7 +231,11 @@ pub async fn page(
 }
 
 /// Notes that containers were used at `now`; who fell asleep for want of use is to run again. How many those are.
-pub async fn mark_active(connection: &mut AnyConnection, ids: &[ContainerId], now: Micros) -> sqlx::Result<u64> {
+pub async fn mark_active(
+    connection: &mut AnyConnection,
+    ids: &[ContainerId],
+    now: Micros,
+) -> sqlx::Result<Vec<ContainerId>> {
     let places: Vec<String> = (2..2 + ids.len()).map(|number| format!("${number}")).collect();
     let places = places.join(", ");
     let statement = format!(
@@ -241,8 +245,8 @@ pub async fn mark_active(connection: &mut AnyConnection, ids: &[ContainerId], no
     update.execute(&mut *connection).await?;
     let statement = format!(
         "UPDATE containers SET wanted = 'running', generation = generation + 1, attempts = 0, due_at = $1 \
-         WHERE id IN ({places}) AND deleted_at IS NULL AND wanted = 'idle'"
+         WHERE id IN ({places}) AND deleted_at IS NULL AND wanted = 'idle' RETURNING id"
     );
     let update = ids.iter().fold(query(AssertSqlSafe(statement)).bind(now), |update, id| update.bind(id.to_string()));
-    Ok(update.execute(connection).await?.rows_affected())
+    update.fetch_all(connection).await?.iter().map(|row| parsed(row, "id")).collect()
 }

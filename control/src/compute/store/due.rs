@@ -39,23 +39,31 @@ pub async fn begin(connection: impl Connection<'_>, id: ContainerId) -> sqlx::Re
     Ok(update.bind(id.as_str()).execute(connection).await?.rows_affected() > 0)
 }
 
-/// Wants containers asleep that run and were not used for longer than they allow; those that allow more than `watched`
-/// microseconds were not watched for so long. Whose they are.
+/// How long containers are left alone, in microseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Those that allow more were not watched for so long.
+    pub watched: Micros,
+    /// After a report of use, whatever they allow.
+    pub report_holds: Micros,
+}
+
+/// Wants containers asleep that run and were not used for longer than they allow. Whose they are.
 pub async fn put_idle_to_sleep(
     connection: impl Connection<'_>,
     now: Micros,
-    watched: Micros,
+    patience: Patience,
     most: u32,
 ) -> sqlx::Result<Vec<UserId>> {
     let statement = "UPDATE containers SET wanted = 'idle', generation = generation + 1, attempts = 0, due_at = $1, \
                      correlation_id = '', trace_parent = '' \
                      WHERE id IN (SELECT id FROM containers WHERE deleted_at IS NULL AND wanted = 'running' \
                      AND status = $2 AND idle_timeout_s > 0 AND idle_timeout_s * 1000000 <= $1 - last_active_at \
-                     AND idle_timeout_s * 1000000 <= $3 ORDER BY id LIMIT $4) \
+                     AND idle_timeout_s * 1000000 <= $3 AND $4 <= $1 - last_active_at ORDER BY id LIMIT $5) \
                      AND wanted = 'running' RETURNING user_id";
     let running = i64::from(edd_proto::compute::ContainerStatus::Running as i32);
-    let update = query(statement).bind(now).bind(running).bind(watched).bind(i64::from(most));
-    update.fetch_all(connection).await?.iter().map(|row| parsed(row, "user_id")).collect()
+    let update = query(statement).bind(now).bind(running).bind(patience.watched).bind(patience.report_holds);
+    update.bind(i64::from(most)).fetch_all(connection).await?.iter().map(|row| parsed(row, "user_id")).collect()
 }
 
 /// A container as far as a comparison with the platform needs it.

@@ -7,7 +7,7 @@ use edd_proto::ContainerId;
 use http::Method;
 use serde_json::json;
 
-use super::fixture::Fixture;
+use super::fixture::{Fixture, config};
 use super::scripted::Call;
 use crate::compute::platform::Phase;
 use crate::compute::reconciler::Reconciler;
@@ -21,6 +21,7 @@ on_each_database![
     waking_says_what_cannot_be_woken,
     a_restart_forgets_nobody_who_was_active,
     reports_of_use_are_bounded,
+    a_report_of_use_holds_however_short_the_timeout,
 ];
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -29,9 +30,12 @@ async fn wake(fixture: &Fixture, id: impl std::fmt::Display) -> u16 {
     fixture.fleet(Method::POST, &format!("/api/containers/{id}/wake")).send().await.status
 }
 
-async fn active(fixture: &Fixture, ids: &[ContainerId]) {
+/// Reports use. Which containers are woken by it.
+async fn active(fixture: &Fixture, ids: &[ContainerId]) -> serde_json::Value {
     let body = json!({"container_ids": ids});
-    fixture.fleet(Method::POST, "/api/containers/activity").json(&body).send().await.done();
+    let answer = fixture.fleet(Method::POST, "/api/containers/activity").json(&body).send().await.ok();
+    assert_eq!(answer["status"], "ok");
+    answer["woken"].clone()
 }
 
 /// Lets time go by for one who watches, who then puts to sleep what is idle.
@@ -48,7 +52,7 @@ async fn a_container_that_nobody_uses_sleeps_and_is_woken_by_who_comes(kind: Kin
     fixture.messages().await;
     idle(&fixture, &watcher, HOUR - Duration::from_secs(1)).await;
     assert_eq!(fixture.happenings().await, [""; 0]);
-    active(&fixture, &[used]).await;
+    assert_eq!(active(&fixture, &[used]).await, json!(null));
     idle(&fixture, &watcher, Duration::from_secs(1)).await;
     assert_eq!((fixture.status(id).await, fixture.platform.phase(id)), ("hibernated".to_owned(), Some(Phase::Paused)));
     assert_eq!(fixture.status(used).await, "running");
@@ -81,7 +85,8 @@ async fn who_comes_just_as_it_falls_asleep_wakes_it(kind: Kind) {
     fixture.put(&format!("/compute/containers/{told}/idle"), json!({"idle_timeout_s": 0})).await.done();
     fixture.act(told, "hibernate").await.done();
     idle(&fixture, &watcher, HOUR).await;
-    active(&fixture, &[idler, told]).await;
+    assert_eq!(active(&fixture, &[idler, told]).await, json!([idler]));
+    assert_eq!(active(&fixture, &[idler, told]).await, json!(null), "it is to run");
     fixture.round().await;
     assert_eq!(fixture.status(idler).await, "running");
     assert_eq!(fixture.status(told).await, "hibernated", "its owner said so");
@@ -144,11 +149,28 @@ async fn reports_of_use_are_bounded(kind: Kind) {
     let id = fixture.create("x").await;
     let stranger = "abcdefgh12".parse().expect("an id");
     let most: Vec<ContainerId> = std::iter::repeat_n(stranger, 9_999).chain([id]).collect();
-    active(&fixture, &most).await;
+    assert_eq!(active(&fixture, &most).await, json!(null));
     let post = |body: serde_json::Value| fixture.fleet(Method::POST, "/api/containers/activity").json(&body).send();
     let more = [&most[..], &[id]].concat();
     let refused = post(json!({"container_ids": more})).await.refused(400);
     assert!(refused.contains("at most 10000"), "{refused}");
     assert!(post(json!({"container_ids": ["no id"]})).await.refused(400).contains("container_ids[0]"));
     post(json!({"container_ids": []})).await.done();
+}
+
+/// A gateway that says what is used every ten seconds is not late, and may be cut off once.
+async fn a_report_of_use_holds_however_short_the_timeout(kind: Kind) {
+    let mut config = config();
+    config.sleep.idle_timeout = Duration::from_secs(3);
+    let fixture = Fixture::with(kind, config).await;
+    let watcher = fixture.reconciler();
+    let (used, unused) = (fixture.run("used").await, fixture.run("unused").await);
+    for _ in 0..4 {
+        assert_eq!(active(&fixture, &[used]).await, json!(null));
+        idle(&fixture, &watcher, Duration::from_secs(20)).await;
+        assert_eq!(fixture.status(used).await, "running");
+    }
+    assert_eq!(fixture.status(unused).await, "hibernated");
+    idle(&fixture, &watcher, Duration::from_secs(10)).await;
+    assert_eq!(fixture.status(used).await, "hibernated");
 }

@@ -14,7 +14,8 @@ use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, broadcast, mpsc};
 
 use crate::compute::platform::{
-    Capabilities, Exec, Exit, Image, Input, LogQuery, Observed, Output, Phase, Platform, PlatformError, Session, Spec,
+    Capabilities, Control, Exec, Exit, Image, Input, LogQuery, Observed, Output, Phase, Platform, PlatformError,
+    Session, Spec,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,8 +75,14 @@ fn said(input: Input) -> Output {
         Input::Bytes(bytes) if *bytes == *b"exit" => Output::Exit(Exit::Code(0)),
         Input::Bytes(bytes) => Output::Stdout(bytes),
         Input::Eof => Output::Stdout(Bytes::from_static(b"eof")),
-        Input::Resize(size) => Output::Stdout(format!("{}x{}", size.columns, size.rows).into()),
-        Input::Signal(name) => Output::Exit(Exit::Signal(name)),
+    }
+}
+
+/// And to what it is told besides.
+fn done(control: Control) -> Output {
+    match control {
+        Control::Resize(size) => Output::Stdout(format!("{}x{}", size.columns, size.rows).into()),
+        Control::Signal(name) => Output::Exit(Exit::Signal(name)),
     }
 }
 
@@ -317,17 +324,23 @@ impl Platform for Scripted {
         let is_deaf = exec.command == [Self::DEAF];
         self.state().ran.push(exec);
         let (input, mut told) = mpsc::channel(4);
+        let (control, mut controls) = mpsc::channel(4);
         let (say, output) = mpsc::channel(4);
         let running = self.sessions.clone();
         tokio::spawn(async move {
             let _running = running;
             let user_is_gone = say.clone();
             let answering = async {
-                if is_deaf {
-                    std::future::pending::<()>().await;
-                }
-                while let Some(input) = told.recv().await {
-                    if say.send(said(input)).await.is_err() {
+                loop {
+                    let output = tokio::select! {
+                        Some(control) = controls.recv() => done(control),
+                        input = told.recv(), if !is_deaf => match input {
+                            Some(input) => said(input),
+                            None => break,
+                        },
+                        else => std::future::pending().await,
+                    };
+                    if say.send(output).await.is_err() {
                         break;
                     }
                 }
@@ -337,7 +350,7 @@ impl Platform for Scripted {
                 () = user_is_gone.closed() => {}
             }
         });
-        Ok(Session { input, output })
+        Ok(Session { input, control, output })
     }
 
     async fn logs(&self, _: ContainerId, query: LogQuery) -> Result<mpsc::Receiver<Bytes>, PlatformError> {

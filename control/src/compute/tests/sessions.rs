@@ -13,7 +13,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use super::fixture::{Fixture, SERVICE_KEY};
 use super::scripted::Scripted;
-use crate::compute::platform::{Exec, Exit, Input, MAX_PIECE_BYTES, Output, PlatformError, Session, Size};
+use crate::compute::platform::{Control, Exec, Exit, Input, MAX_PIECE_BYTES, Output, PlatformError, Session, Size};
 use crate::compute::remote_session::{self, Beat, Frame, Socket, Word};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -77,23 +77,24 @@ async fn a_session_is_carried_both_ways() {
         terminal: Some(Size { columns: 100, rows: 30 }),
         ..Exec::default()
     };
-    let Session { input, mut output } = served.ask(served.id, exec.clone()).await.expect("a session");
+    let Session { input, control, mut output } = served.ask(served.id, exec.clone()).await.expect("a session");
     assert_eq!(served.fixture.platform.ran(), [exec]);
     let large = Bytes::from(vec![b'x'; MAX_PIECE_BYTES]);
     for (sent, said) in [
         (Input::Bytes(Bytes::from_static(b"in \xff")), Bytes::from_static(b"in \xff")),
         (Input::Bytes(large.clone()), large),
-        (Input::Resize(Size { columns: 7, rows: 8 }), Bytes::from_static(b"7x8")),
         (Input::Eof, Bytes::from_static(b"eof")),
     ] {
         input.send(sent).await.expect("sent");
         assert_eq!(within(output.recv()).await, Some(Output::Stdout(said)));
     }
-    input.send(Input::Signal("TERM".to_owned())).await.expect("sent");
+    control.send(Control::Resize(Size { columns: 7, rows: 8 })).await.expect("sent");
+    assert_eq!(within(output.recv()).await, Some(Output::Stdout(Bytes::from_static(b"7x8"))));
+    control.send(Control::Signal("TERM".to_owned())).await.expect("sent");
     assert_eq!(within(output.recv()).await, Some(Output::Exit(Exit::Signal("TERM".to_owned()))));
     assert_eq!(within(output.recv()).await, None);
 
-    let Session { input, mut output } = served.ask(served.id, Exec::default()).await.expect("a session");
+    let Session { input, mut output, .. } = served.ask(served.id, Exec::default()).await.expect("a session");
     drop(input);
     assert_eq!(within(output.recv()).await, Some(Output::Stdout(Bytes::from_static(b"eof"))));
 }
@@ -127,7 +128,7 @@ async fn nobody_but_services_is_let_in() {
 async fn what_nobody_takes_is_held_back() {
     const PIECES: usize = 500;
     let served = Served::new().await;
-    let Session { input, mut output } = served.ask(served.id, Exec::default()).await.expect("a session");
+    let Session { input, mut output, .. } = served.ask(served.id, Exec::default()).await.expect("a session");
     let piece = Bytes::from(vec![b'x'; MAX_PIECE_BYTES]);
     let mut sent = 0;
     while tokio::time::timeout(Duration::from_millis(300), input.send(Input::Bytes(piece.clone()))).await.is_ok() {
@@ -146,6 +147,20 @@ async fn what_nobody_takes_is_held_back() {
     }
     assert_eq!(within(output.recv()).await, Some(Output::Exit(Exit::Code(0))));
     sending.await.expect("sent");
+}
+
+#[tokio::test]
+async fn sizes_and_signals_overtake_input_that_nobody_takes() {
+    let served = Served::new().await;
+    let deaf = Exec { command: vec![Scripted::DEAF.to_owned()], ..Exec::default() };
+    let Session { input, control, mut output } = served.ask(served.id, deaf).await.expect("a session");
+    let piece = Bytes::from(vec![b'x'; MAX_PIECE_BYTES]);
+    let fill = async { while input.send(Input::Bytes(piece.clone())).await.is_ok() {} };
+    tokio::time::timeout(Duration::from_millis(300), fill).await.expect_err("it takes input");
+    control.send(Control::Resize(Size { columns: 7, rows: 8 })).await.expect("sent");
+    assert_eq!(within(output.recv()).await, Some(Output::Stdout(Bytes::from_static(b"7x8"))));
+    control.send(Control::Signal("TERM".to_owned())).await.expect("sent");
+    assert_eq!(within(output.recv()).await, Some(Output::Exit(Exit::Signal("TERM".to_owned()))));
 }
 
 #[tokio::test]

@@ -98,7 +98,9 @@ mod tests {
         Validators::new(Checksum([1; 32]), 784_111_777_500_000)
     }
 
-    fn map(lines: &[(&'static str, &str)]) -> HeaderMap {
+    type Line<'v> = (&'static str, &'v str);
+
+    fn map(lines: &[Line]) -> HeaderMap {
         lines.iter().map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap())).collect()
     }
 
@@ -110,7 +112,7 @@ mod tests {
             ("Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 08:49:36 GMT", "Sun, 06 Nov 1994 08:49:38 GMT");
         use Verdict::{Failed, Go, NotModified};
         // The conditions, and what becomes of a read and of a write.
-        let table: [(&[(&'static str, &str)], Verdict, Verdict); 18] = [
+        let table: [(&[Line], Verdict, Verdict); 18] = [
             (&[], Go, Go),
             (&[("if-match", TAG)], Go, Go),
             (&[("if-match", "*")], Go, Go),
@@ -139,7 +141,7 @@ mod tests {
 
     #[test]
     fn where_nothing_is_only_its_absence_can_be_asked_for() {
-        let failed = |lines: &[(&'static str, &str)]| evaluate(&map(lines), false, None).unwrap() == Verdict::Failed;
+        let failed = |lines: &[Line]| evaluate(&map(lines), false, None).unwrap() == Verdict::Failed;
         assert!(failed(&[("if-match", "*")]) && failed(&[("if-match", TAG)]));
         assert!(failed(&[("if-unmodified-since", "Sun, 06 Nov 1994 08:49:37 GMT")]));
         assert!(!failed(&[("if-none-match", "*")]) && !failed(&[("if-none-match", TAG)]) && !failed(&[]));

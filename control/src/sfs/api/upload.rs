@@ -114,8 +114,8 @@ impl<'r> Upload<'r> {
         let reporter = Reporter(transfer);
         let outcome = async {
             let received = match is_form {
-                true => self.from_form(&headers, Pieces::new(body), target, &reporter).await?,
-                false => self.from_body(Pieces::new(body), target, &reporter).await?,
+                true => self.receive_form(&headers, Pieces::new(body), target, &reporter).await?,
+                false => self.receive_body(Pieces::new(body), target, &reporter).await?,
             };
             Ok(received.finish(expected).await?)
         };
@@ -128,7 +128,7 @@ impl<'r> Upload<'r> {
         Ok((entry, response))
     }
 
-    async fn from_body(&self, mut pieces: Pieces, target: Target, reporter: &Reporter) -> Result<Incoming, Error> {
+    async fn receive_body(&self, mut pieces: Pieces, target: Target, reporter: &Reporter) -> Result<Incoming, Error> {
         let mut incoming = self.service.begin(&self.actor, target, &self.context.cause()).await?;
         loop {
             let written = match pieces.next().await {
@@ -146,7 +146,7 @@ impl<'r> Upload<'r> {
         }
     }
 
-    async fn from_form(
+    async fn receive_form(
         &self,
         headers: &HeaderMap,
         pieces: Pieces,

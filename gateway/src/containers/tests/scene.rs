@@ -60,11 +60,13 @@ pub(crate) fn key(id: i64, version: i64, owner: &str, fingerprint: Fingerprint) 
 }
 
 /// Compute as a script: what it says to each order, and what it was told.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Script {
     answers: Mutex<VecDeque<Result<(), KeeperError>>>,
     woken: watch::Sender<Vec<ContainerId>>,
     pub active: Mutex<Vec<Vec<ContainerId>>>,
+    /// What each report is answered with; further ones are taken.
+    pub heard: Mutex<VecDeque<Result<Vec<ContainerId>, KeeperError>>>,
 }
 
 impl Script {
@@ -93,9 +95,9 @@ impl Keeper for Script {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner).pop_front().unwrap_or(Ok(()))
     }
 
-    async fn active(&self, ids: &[ContainerId]) -> Result<(), KeeperError> {
+    async fn active(&self, ids: &[ContainerId]) -> Result<Vec<ContainerId>, KeeperError> {
         self.active.lock().unwrap_or_else(PoisonError::into_inner).push(ids.to_vec());
-        Ok(())
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).pop_front().unwrap_or(Ok(Vec::new()))
     }
 }
 
@@ -116,8 +118,7 @@ impl Scene {
     pub fn with(timing: Timing, drain: Duration) -> Self {
         let (router, clock, registry) = (Router::default(), ManualClock::at(NOW), Registry::new());
         let metrics = Arc::new(Metrics::on(registry.clone()).unwrap());
-        let script =
-            Arc::new(Script { answers: Mutex::default(), woken: watch::Sender::default(), active: Mutex::default() });
+        let script = Arc::new(Script::default());
         let config = Config {
             router: router.clone(),
             zone: Zone::of(&HostName::parse("cloud.localhost").unwrap()).unwrap(),

@@ -156,3 +156,33 @@ async fn who_knocks_at_another_port_is_told_that_it_runs() {
     let refused = Woken::Refused(KeeperError::Refused("no".to_owned()).to_string());
     assert_eq!(scene.containers.wakes().rouse(id(1), LONG).await, refused);
 }
+
+/// A login that comes right after its owner's order to start.
+#[tokio::test]
+async fn who_comes_to_one_that_is_down_waits_if_compute_is_starting_it() {
+    let scene = Scene::with(quick(), Duration::ZERO);
+    scene.hear(record(1, 1, Status::Stopped, 80));
+    let wakes = scene.containers.wakes();
+    let starting = || {
+        let wakes = wakes.clone();
+        tokio::spawn(async move { wakes.starting(id(1), LONG).await })
+    };
+    let refused = KeeperError::Refused("its owner has to start it".to_owned());
+    scene.script.answer(Err(refused.clone()));
+    assert_eq!(outcomes(vec![starting()]).await, [Woken::Refused("its owner has to start it".to_owned())]);
+    scene.script.answer(Err(KeeperError::Unavailable("away".to_owned())));
+    assert_eq!(outcomes(vec![starting()]).await, [Woken::NotYet]);
+    let waiting = starting();
+    scene.script.was_asked(3).await;
+    // Of something else.
+    scene.hear(record(2, 1, Status::Running, 80));
+    scene.hear(record(1, 2, Status::Starting, 80));
+    scene.hear(record(1, 3, Status::Running, 80));
+    assert_eq!(outcomes(vec![waiting]).await, [Woken::Up]);
+    scene.hear(record(1, 4, Status::Stopped, 80));
+    let failing = starting();
+    scene.script.was_asked(4).await;
+    scene.hear(record(1, 5, Status::Failed, 80));
+    assert_eq!(outcomes(vec![failing]).await, [Woken::Otherwise]);
+    assert_eq!(wakes.starting(id(1), Duration::from_millis(1)).await, Woken::TooLate);
+}

@@ -19,6 +19,11 @@ struct Plane {
     bens: PublicKey,
 }
 
+/// A way in, or why there is none now.
+fn up(target: Target) -> Result<Target, &'static str> {
+    if let Target::Down(refusal) = target { Err(refusal.reason) } else { Ok(target) }
+}
+
 fn new_key() -> PublicKey {
     PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).unwrap().public_key().clone()
 }
@@ -59,13 +64,13 @@ impl Plane {
     /// How Ann gets into her first container.
     fn target(&self) -> Result<Target, &'static str> {
         let admission = self.admit("c000000001", &self.anns)?;
-        Ok(self.directory.entrance(&admission).map_err(|refusal| refusal.reason)?.target)
+        up(self.directory.entrance(&admission).map_err(|refusal| refusal.reason)?.target)
     }
 
     fn jump(&self, host: &str) -> Result<(ContainerId, Target), &'static str> {
         let admission = self.admit("jump", &self.anns)?;
         let entrance = self.directory.jump(&admission, host).map_err(|refusal| refusal.reason)?;
-        Ok((entrance.container, entrance.target))
+        Ok((entrance.container, up(entrance.target)?))
     }
 }
 

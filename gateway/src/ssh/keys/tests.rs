@@ -1,4 +1,4 @@
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -113,17 +113,56 @@ fn a_key_that_others_may_read_or_replace_is_refused() {
     Keys::open(dir.path()).unwrap();
     let path = dir.path().join("user_ca");
     let set_mode = |mode| fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
-    for mode in [0o640, 0o604, 0o620, 0o666] {
+    for mode in [0o604, 0o620, 0o660, 0o666, 0o644] {
         set_mode(mode);
         let said = error(dir.path());
         assert!(said.contains(&format!("its mode {mode:03o}")) && said.contains("chmod 600"), "{said}");
     }
-    set_mode(0o400);
-    Keys::open(dir.path()).unwrap();
-    if own_uid().unwrap() == 0 {
+    for mode in [0o400, 0o440, 0o640] {
+        set_mode(mode);
+        Keys::open(dir.path()).unwrap();
+    }
+    if Own::new().unwrap().user == 0 {
         chown(&path, Some(12_345), None).unwrap();
         assert!(error(dir.path()).contains("belongs to the user 12345"), "{}", error(dir.path()));
     }
+}
+
+#[test]
+fn a_group_may_read_where_root_says_so_or_where_it_is_the_process_own() {
+    use Objection::{Mode, Owner};
+    let (own, root) = (Own { user: 1000, group: 27 }, Own { user: 0, group: 0 });
+    for (mode, owner, group, expected) in [
+        (0o600, 1000, 5, None),
+        (0o440, 1000, 27, None),
+        (0o440, 1000, 5, Some(Mode)),
+        (0o440, 0, 2000, None),
+        (0o460, 0, 2000, Some(Mode)),
+        (0o444, 0, 2000, Some(Mode)),
+        (0o600, 1001, 1000, Some(Owner)),
+    ] {
+        assert_eq!(Access { mode, owner, group }.objection(&own), expected, "{mode:o} {owner}:{group}");
+    }
+    assert_eq!(Access { mode: 0o440, owner: 0, group: 2000 }.objection(&root), None);
+    assert_eq!(Access { mode: 0o440, owner: 1000, group: 0 }.objection(&root), Some(Owner));
+}
+
+/// As the kubelet mounts it: files in a folder with a date, reached by two links, which it replaces all at once.
+#[test]
+fn a_mounted_secret_is_read_and_left_alone() {
+    let (made, mounted) = (dir(), tempfile::tempdir().unwrap());
+    let keys = shown(&Keys::open(made.path()).unwrap());
+    let dated = mounted.path().join("..2026_11_22_03_00_00.123");
+    fs::create_dir(&dated).unwrap();
+    for file in fs::read_dir(made.path()).unwrap().map(Result::unwrap) {
+        fs::copy(file.path(), dated.join(file.file_name())).unwrap();
+        fs::set_permissions(dated.join(file.file_name()), PermissionsExt::from_mode(0o440)).unwrap();
+        symlink(Path::new("..data").join(file.file_name()), mounted.path().join(file.file_name())).unwrap();
+    }
+    symlink(dated.file_name().unwrap(), mounted.path().join("..data")).unwrap();
+    let before = fs::read_dir(&dated).unwrap().count();
+    assert_eq!(shown(&Keys::open(mounted.path()).unwrap()), keys);
+    assert_eq!((fs::read_dir(&dated).unwrap().count(), before), (5, 5));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::containers::tests::scene::{ANN, BEN, NOW, Scene, fingerprint, id, key
 use crate::containers::{Change, KeyChange, Origin, Record};
 use crate::live::{SshAccess, Status};
 use crate::route::Authority;
-use crate::ssh::admission::Admission;
+use crate::ssh::admission::{Admission, Run};
 use crate::ssh::kill_switch::KillSwitch;
 use crate::ssh::recording::{self, MAX_FILE_BYTES, Recorded};
 use crate::ssh::session_events::{Begun, ChannelKind, Direction, Forward, TerminalSize};
@@ -88,6 +88,7 @@ impl Plane {
             key_id: 1,
             fingerprint: fingerprint(1),
             way,
+            run: Run::default(),
             revoked: CancellationToken::new(),
         };
         LoggedIn {
@@ -101,15 +102,23 @@ impl Plane {
         }
     }
 
-    /// Ann's session in the first container, by the first key.
+    /// Ann's session in the first container, by the first key: it is in.
     fn begin(&self, number: u128) -> Began {
-        self.begin_as(number, Way::Container { id: id(1), user: "root".to_owned() })
+        let session = self.begin_as(number, Way::Container { id: id(1), user: "root".to_owned() });
+        self.settle(&session);
+        session
+    }
+
+    /// The session comes to the run that the first container has now.
+    fn settle(&self, session: &Began) {
+        session.run.settle(self.scene.live(1).unwrap().backend().unwrap().life());
     }
 
     fn begin_as(&self, number: u128, way: Way) -> Began {
         let login = Self::login(number, ANN, way);
         let (kill, revoked) = (login.kill.clone(), login.admission.revoked.clone());
-        Began { log: self.sessions.began(login).unwrap(), kill, revoked }
+        let run = login.admission.run.clone();
+        Began { log: self.sessions.began(login).unwrap(), kill, run, revoked }
     }
 
     fn metric(&self, line: &str) -> bool {
@@ -136,6 +145,7 @@ impl Plane {
 struct Began {
     log: Arc<dyn SessionLog>,
     kill: KillSwitch,
+    run: Run,
     revoked: CancellationToken,
 }
 
@@ -212,14 +222,27 @@ async fn what_does_not_concern_a_session_leaves_it_alone() {
 #[tokio::test]
 async fn a_login_waits_for_a_container_that_wakes_up_and_ends_when_it_sleeps_again() {
     let plane = Plane::new();
-    plane.scene.hear(open_container(2, Status::Hibernated));
-    let session = plane.begin(1);
-    for (version, status) in [(3, Status::Starting), (4, Status::Running), (5, Status::Running)] {
+    plane.scene.hear(open_container(2, Status::Stopped));
+    let session = plane.begin_as(1, Way::Container { id: id(1), user: "root".to_owned() });
+    let before = [Status::Starting, Status::Running, Status::Hibernated, Status::Starting, Status::Running];
+    for (version, status) in (3..).zip(before) {
         plane.scene.hear(open_container(version, status));
         assert_eq!(session.end().await, None, "{status:?}");
     }
-    plane.scene.hear(open_container(6, Status::Hibernated));
+    plane.settle(&session);
+    plane.scene.hear(open_container(8, Status::Running));
+    assert_eq!(session.end().await, None);
+    plane.scene.hear(open_container(9, Status::Hibernated));
     assert_eq!(session.end().await, Some("container_asleep"));
+}
+
+#[tokio::test]
+async fn a_login_that_waits_is_revoked_like_any() {
+    let plane = Plane::new();
+    plane.scene.hear(open_container(2, Status::Hibernated));
+    let session = plane.begin_as(1, Way::Container { id: id(1), user: "root".to_owned() });
+    plane.scene.hear_key(KeyChange::Gone { id: 1, version: 2 });
+    assert_eq!(session.end().await, Some("unknown_key"));
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use russh::keys::{PrivateKey, PrivateKeyWithHashAlg};
 
-use super::world::{CONTAINER, PATIENCE, World, finish, text, until};
+use super::world::{CONTAINER, PATIENCE, Setting, World, finish, text, until};
 
 /// Compressible by nothing, and different at every place.
 fn noise(bytes: usize) -> Vec<u8> {
@@ -49,7 +49,7 @@ async fn input_ends_status_and_signal_arrive_and_errors_are_apart() {
 async fn megabytes_come_through_whole_both_ways_whoever_changes_keys_all_the_time() {
     let sent = noise(5 * 1024 * 1024);
     // The gateway, towards both sides, and the client.
-    let gateway = (World::with(PATIENCE, 512 * 1024).await, &[][..]);
+    let gateway = (World::with(Setting { rekey_after_bytes: 512 * 1024, ..Setting::default() }).await, &[][..]);
     let client =
         (World::new().await, &["-o", "RekeyLimit=1M", "-o", "Ciphers=aes128-ctr", "-o", "MACs=hmac-sha2-256"][..]);
     for (world, options) in [gateway, client] {
@@ -164,13 +164,19 @@ impl russh::client::Handler for Anybody {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn who_sends_what_nobody_takes_is_stopped() {
-    let world = World::new().await;
+/// A client of our own, which sends what it is told to.
+pub async fn logged_in(world: &World) -> russh::client::Handle<impl russh::client::Handler + use<>> {
     let key = PrivateKey::read_openssh_file(world.path("key").as_path()).unwrap();
     let key = PrivateKeyWithHashAlg::new(Arc::new(key), None);
     let mut client = russh::client::connect(Arc::default(), world.address, Anybody).await.unwrap();
     assert!(client.authenticate_publickey(CONTAINER, key).await.unwrap().success());
+    client
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sends_what_nobody_takes_is_stopped() {
+    let world = World::new().await;
+    let client = logged_in(&world).await;
     let channel = client.channel_open_session().await.unwrap();
     channel.exec(true, "sleep 600").await.unwrap();
     let (piece, mut sent_bytes) = (bytes::Bytes::from(vec![0; 32 * 1024]), 0);

@@ -1,11 +1,12 @@
 //! Who comes in, and who does not.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::world::{CONTAINER, World, finish, make_key, text, until};
+use super::world::{CONTAINER, Setting, World, finish, make_key, text, until};
 use crate::ssh::admission::{Outcome, Target};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -23,6 +24,26 @@ async fn a_key_opens_its_container_as_root_and_as_the_user_that_is_named() {
     stays.kill().unwrap();
     stays.wait().unwrap();
     until("its end", || world.diary.has("ended client_left")).await;
+    world.stop().await;
+}
+
+/// What nobody is known to use may be put to sleep.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_runs_before_compute_knows_of_the_login() {
+    let world = World::new().await;
+    world.compute.is_open.send_replace(false);
+    let told = || world.compute.told.lock().unwrap().iter().map(ToString::to_string).collect::<Vec<_>>();
+    let (_, output) = tokio::join!(
+        async {
+            until("a report", || told() == [CONTAINER]).await;
+            assert!(!world.diary.has("opened"), "{:?}", world.diary.lines());
+            world.compute.is_open.send_replace(true);
+        },
+        world.run("echo in", b"")
+    );
+    assert_eq!(text(&output.stdout), "in\n", "{}", text(&output.stderr));
+    assert_eq!(text(&world.run("echo again", b"").await.stdout), "again\n");
+    assert_eq!(told(), [CONTAINER], "it was told a moment ago");
     world.stop().await;
 }
 
@@ -60,7 +81,7 @@ async fn ten_wrong_keys_and_then_the_right_one_are_let_in_and_wrong_ones_alone_a
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_does_not_log_in_in_time_is_cut_off_and_noise_is_known_as_such() {
-    let world = World::with(Duration::from_millis(300), crate::ssh::REKEY_AFTER_BYTES).await;
+    let world = World::with(Setting { login_grace: Duration::from_millis(300), ..Setting::default() }).await;
     let mut silent = TcpStream::connect(world.address).await.unwrap();
     let mut said = Vec::new();
     // A reset is as good an end as any.
@@ -121,4 +142,56 @@ async fn a_jump_leads_to_the_containers_own_server_and_nowhere_else() {
     let refused = finish(through(&format!("{CONTAINER}:22")), b"").await;
     assert!(text(&refused.stderr).contains("has no SSH server of its own"), "{}", text(&refused.stderr));
     world.stop().await;
+}
+
+/// Behind a balancer that may put a header before everything, or nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trusted_proxy_that_sends_no_header_is_spoken_to_and_believed_no_later() {
+    let setting = Setting { trusted_proxies: vec!["127.0.0.1/32".parse().unwrap()], ..Setting::default() };
+    let world = World::with(setting).await;
+    let arrived = || world.doorman.arrived.lock().unwrap().clone();
+    const HEADER: &[u8] = b"PROXY TCP4 203.0.113.7 127.0.0.1 1 22\r\n";
+    const BANNER: &[u8] = b"SSH-2.0-edd\r\n";
+    let mut said = vec![0; BANNER.len()];
+    // As ssh-keyscan does, which waits for the server's line.
+    let mut silent = TcpStream::connect(world.address).await.unwrap();
+    silent.read_exact(&mut said).await.unwrap();
+    assert_eq!((&said[..], &arrived()[..]), (BANNER, &["127.0.0.1".parse::<IpAddr>().unwrap()][..]));
+    // What comes now is the client's own.
+    silent.write_all(HEADER).await.unwrap();
+    silent.write_all(b"SSH-2.0-late\r\n").await.unwrap();
+    // A reset is as good an end as any.
+    let _ = silent.read_to_end(&mut said).await;
+    until("the outcome", || world.doorman.outcomes.lock().unwrap().contains(&Outcome::Garbage)).await;
+    assert_eq!(arrived().len(), 1);
+    // One that has begun in time has time to end.
+    let mut slow = TcpStream::connect(world.address).await.unwrap();
+    slow.write_all(&HEADER[..1]).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(arrived().len(), 1, "it is not taken for a client");
+    slow.write_all(&HEADER[1..]).await.unwrap();
+    slow.read_exact(&mut said[..BANNER.len()]).await.unwrap();
+    assert_eq!(arrived()[1], "203.0.113.7".parse::<IpAddr>().unwrap());
+    drop(slow);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_ecdsa_alone_gets_it_where_that_is_set() {
+    for shows_nist_keys in [true, false] {
+        let world = World::with(Setting { shows_nist_keys, ..Setting::default() }).await;
+        let mut command =
+            world.ssh(&["-o", "HostKeyAlgorithms=ecdsa-sha2-nistp256", "-o", "StrictHostKeyChecking=yes"]);
+        command.arg("echo in");
+        let output = finish(command, b"").await;
+        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+        if shows_nist_keys {
+            assert_eq!(stdout, "in\n", "{stderr}");
+        } else {
+            assert!(stderr.contains("no matching host key type found"), "{stderr}");
+        }
+        // Others have no reason to change.
+        assert_eq!(text(&world.run("echo in", b"").await.stdout), "in\n");
+        world.stop().await;
+    }
 }

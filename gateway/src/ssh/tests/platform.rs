@@ -7,9 +7,11 @@ use bytes::Bytes;
 use edd_proto::ContainerId;
 use tokio::sync::mpsc;
 
-use crate::ssh::exec::{ExecError, Exit, Input, Output, Program, Programs, Running, SESSION_PIECES};
+use crate::ssh::exec::{
+    Control, ExecError, Exit, Input, Output, Program, Programs, Running, SESSION_CONTROLS, SESSION_PIECES,
+};
 
-/// Runs `cat`, `exit N`, `kill NAME`, `err TEXT`, `signals` and `size`, and remembers what it was asked for.
+/// Runs `cat`, `deaf` (which takes no input), `exit N`, `kill NAME`, `err TEXT`, `signals` and `size`, and remembers what it was asked for.
 #[derive(Debug, Default)]
 pub struct Platform {
     pub started: Mutex<Vec<Program>>,
@@ -25,6 +27,7 @@ impl Programs for Platform {
         let terminal = program.terminal;
         self.started.lock().unwrap().push(program);
         let (input, mut from_client) = mpsc::channel(SESSION_PIECES);
+        let (control, mut controls) = mpsc::channel(SESSION_CONTROLS);
         let (to_client, output) = mpsc::channel(SESSION_PIECES);
         tokio::spawn(async move {
             let (verb, rest) = script.split_once(' ').unwrap_or((&script, ""));
@@ -41,14 +44,20 @@ impl Programs for Platform {
                     Exit::Code(0)
                 }
                 _ => {
-                    while let Some(input) = from_client.recv().await {
-                        let sent = match input {
-                            Input::Bytes(bytes) => to_client.send(Output::Stdout(bytes)).await,
-                            Input::Eof => break,
-                            Input::Resize(size) => to_client.send(say(format!("{size:?}\n"))).await,
-                            Input::Signal(name) => to_client.send(say(format!("signal {name}\n"))).await,
+                    let is_deaf = verb == "deaf";
+                    loop {
+                        let said = tokio::select! {
+                            Some(control) = controls.recv() => match control {
+                                Control::Resize(size) => say(format!("{size:?}\n")),
+                                Control::Signal(name) => say(format!("signal {name}\n")),
+                            },
+                            input = from_client.recv(), if !is_deaf => match input {
+                                Some(Input::Bytes(bytes)) => Output::Stdout(bytes),
+                                Some(Input::Eof) | None => break,
+                            },
+                            else => return,
                         };
-                        if sent.is_err() {
+                        if to_client.send(said).await.is_err() {
                             return;
                         }
                     }
@@ -57,6 +66,6 @@ impl Programs for Platform {
             };
             let _ = to_client.send(Output::Exit(exit)).await;
         });
-        Ok(Running { input, output })
+        Ok(Running { input, control, output })
     }
 }

@@ -8,35 +8,40 @@ use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use edd_events::clock::SystemClock;
+use edd_proto::ContainerId;
 use russh::keys::ssh_key::LineEnding;
-use russh::keys::{Algorithm, PrivateKey};
+use russh::keys::{Algorithm, EcdsaCurve, PrivateKey};
 use tempfile::TempDir;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::diary::Diary;
 use super::platform::Platform;
 use super::sshd::Sshd;
 use crate::access_log::AccessLog;
 use crate::certs::{CertsConfig, LocalCaConfig};
+use crate::containers::Presence;
+use crate::containers::keeper::{Keeper, KeeperError};
 use crate::gateway::{Config, Gateway, Stop};
 use crate::health::Health;
+use crate::live::{Ledger, LedgerReader, Life};
 use crate::metrics::Metrics;
 use crate::proxy::http1::HeadLimits;
 use crate::route::{Authority as Address, HostName};
 use crate::router::Router;
 use crate::ssh;
-use crate::ssh::admission::{Admission, Admitter, Attempt, Entrance, Outcome, Refusal, Target, Way};
+use crate::ssh::admission::{Admission, Admitter, Attempt, Entrance, Outcome, Refusal, Run, Target, Way};
 use crate::ssh::authority::Authority;
 use crate::ssh::login::Login;
-use crate::ssh::session_events::{
-    Begun, ChannelKind, ChannelLog, Direction, Forward, LoggedIn, SessionEvents, SessionLog, TerminalSize, TurnedAway,
-};
+use crate::ssh::patience::Patience;
 use crate::ssh::upstream::fingerprint;
 use crate::table::fingerprint::Fingerprint;
 
 pub const CONTAINER: &str = "abcdefghij";
+const OWNER: &str = "V1StGXR8_Z5jdHi6B-myT";
 /// Longer than anything here takes.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -48,7 +53,11 @@ pub struct Doorman {
     /// Of everybody who is in.
     pub revoked: CancellationToken,
     pub retired: CancellationToken,
+    pub arrived: Mutex<Vec<IpAddr>>,
     pub outcomes: Mutex<Vec<Outcome>>,
+    life: Arc<Life>,
+    ledger: Ledger,
+    _reader: LedgerReader,
 }
 
 impl Doorman {
@@ -65,12 +74,14 @@ impl Doorman {
 
     fn door(&self) -> Entrance {
         let target = self.target.lock().unwrap().clone();
-        Entrance { container: CONTAINER.parse().unwrap(), target, visit: None, retired: self.retired.clone() }
+        let visit = Some(self.ledger.visit(&self.life));
+        Entrance { container: CONTAINER.parse().unwrap(), target, visit, retired: self.retired.clone() }
     }
 }
 
 impl Admitter for Doorman {
-    fn arrived(&self, _peer: IpAddr) -> Result<(), Refusal> {
+    fn arrived(&self, peer: IpAddr) -> Result<(), Refusal> {
+        self.arrived.lock().unwrap().push(peer);
         Ok(())
     }
 
@@ -84,10 +95,11 @@ impl Admitter for Doorman {
 
     fn admit(&self, attempt: &Attempt<'_>) -> Result<Admission, Refusal> {
         Ok(Admission {
-            owner: "V1StGXR8_Z5jdHi6B-myT".parse().unwrap(),
+            owner: OWNER.parse().unwrap(),
             key_id: 7,
             fingerprint: Fingerprint::of(attempt.key),
             way: self.check(attempt)?,
+            run: Run::default(),
             revoked: self.revoked.clone(),
         })
     }
@@ -101,60 +113,45 @@ impl Admitter for Doorman {
     }
 }
 
-/// Remembers what it is told, a line each.
-#[derive(Clone, Debug, Default)]
-pub struct Diary(pub Arc<Mutex<Vec<String>>>);
+/// Compute, which takes reports as long as it is open for them.
+#[derive(Debug)]
+pub struct Compute {
+    pub is_open: watch::Sender<bool>,
+    pub told: Mutex<Vec<ContainerId>>,
+}
 
-impl Diary {
-    fn write(&self, line: String) {
-        self.0.lock().unwrap().push(line);
+#[async_trait]
+impl Keeper for Compute {
+    async fn wake(&self, _id: ContainerId) -> Result<(), KeeperError> {
+        Ok(())
     }
 
-    pub fn lines(&self) -> Vec<String> {
-        self.0.lock().unwrap().clone()
-    }
-
-    pub fn has(&self, part: &str) -> bool {
-        self.lines().iter().any(|line| line.contains(part))
+    async fn active(&self, ids: &[ContainerId]) -> Result<Vec<ContainerId>, KeeperError> {
+        self.told.lock().unwrap().extend(ids);
+        self.is_open.subscribe().wait_for(|is_open| *is_open).await.unwrap();
+        Ok(Vec::new())
     }
 }
 
-impl SessionEvents for Diary {
-    fn turned_away(&self, refused: &TurnedAway<'_>) {
-        self.write(format!("turned away {} {}", refused.username, refused.refusal.reason));
-    }
-
-    fn began(&self, login: LoggedIn) -> Result<Arc<dyn SessionLog>, Refusal> {
-        self.write(format!("began {}", login.username));
-        Ok(Arc::new(self.clone()))
-    }
+/// What differs from world to world.
+pub struct Setting {
+    pub login_grace: Duration,
+    pub rekey_after_bytes: usize,
+    pub trusted_proxies: Vec<ipnet::IpNet>,
+    pub patience: Patience,
+    pub shows_nist_keys: bool,
 }
 
-impl SessionLog for Diary {
-    fn opened(&self, kind: ChannelKind) -> Box<dyn ChannelLog> {
-        self.write(format!("opened {}", kind.as_str()));
-        Box::new(self.clone())
+impl Default for Setting {
+    fn default() -> Self {
+        Self {
+            login_grace: PATIENCE,
+            rekey_after_bytes: ssh::REKEY_AFTER_BYTES,
+            trusted_proxies: Vec::new(),
+            patience: Patience::default(),
+            shows_nist_keys: false,
+        }
     }
-
-    fn forwarded(&self, forward: &Forward) {
-        self.write(format!("forwarded {forward:?}"));
-    }
-
-    fn ended(&self, reason: &'static str) {
-        self.write(format!("ended {reason}"));
-    }
-}
-
-impl ChannelLog for Diary {
-    fn terminal(&self, size: TerminalSize) {
-        self.write(format!("terminal {}x{}", size.columns, size.rows));
-    }
-
-    fn began(&self, what: Begun) {
-        self.write(format!("began {what:?}"));
-    }
-
-    fn passed(&self, _direction: Direction, _bytes: &[u8]) {}
 }
 
 pub struct World {
@@ -163,6 +160,7 @@ pub struct World {
     pub doorman: Arc<Doorman>,
     pub diary: Diary,
     pub platform: Arc<Platform>,
+    pub compute: Arc<Compute>,
     pub sshd: Sshd,
     stop: Option<oneshot::Sender<()>>,
     running: JoinHandle<()>,
@@ -170,10 +168,10 @@ pub struct World {
 
 impl World {
     pub async fn new() -> Self {
-        Self::with(PATIENCE, ssh::REKEY_AFTER_BYTES).await
+        Self::with(Setting::default()).await
     }
 
-    pub async fn with(login_grace: Duration, rekey_after_bytes: usize) -> Self {
+    pub async fn with(setting: Setting) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let key = make_key(&dir.path().join("key"));
         let ca = PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).unwrap();
@@ -183,37 +181,47 @@ impl World {
             address: Address::parse(&sshd.address.to_string()).unwrap(),
             host_key_fingerprint: sshd.host_key_fingerprint.clone(),
         };
+        let (ledger, reader) = Ledger::new();
         let doorman = Arc::new(Doorman {
             fingerprint: fingerprint(key.public_key()),
             target: Mutex::new(target),
             revoked: CancellationToken::new(),
             retired: CancellationToken::new(),
+            arrived: Mutex::default(),
             outcomes: Mutex::default(),
+            life: Arc::new(Life::new(CONTAINER.parse().unwrap(), OWNER.parse().unwrap())),
+            ledger,
+            _reader: reader,
         });
+        let compute = Arc::new(Compute { is_open: watch::Sender::new(true), told: Mutex::default() });
         let (diary, platform) = (Diary::default(), Arc::new(Platform::default()));
-        let host_key = PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).unwrap();
-        let host_line = host_key.public_key().to_openssh().unwrap();
+        let kinds = [Algorithm::Ed25519, Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 }];
+        let host_keys = kinds.map(|kind| PrivateKey::random(&mut rand::rng(), kind).unwrap());
+        let host_lines = host_keys.each_ref().map(|key| key.public_key().to_openssh().unwrap());
         let ssh = ssh::Config {
-            host_keys: vec![host_key],
+            host_keys: host_keys.into(),
+            shows_nist_keys: setting.shows_nist_keys,
             admitter: Arc::clone(&doorman) as _,
             authority: Authority::new(ca, Arc::new(SystemClock)),
             events: Arc::new(diary.clone()),
             sessions: None,
             programs: Arc::clone(&platform) as _,
             wakes: None,
-            login_grace,
-            rekey_after_bytes,
+            presence: Some(Presence::new(Arc::clone(&compute) as _)),
+            login_grace: setting.login_grace,
+            patience: setting.patience,
+            rekey_after_bytes: setting.rekey_after_bytes,
         };
-        let gateway = Gateway::start(config(dir.path(), ssh)).await.unwrap();
+        let gateway = Gateway::start(config(dir.path(), ssh, &setting)).await.unwrap();
         let address = gateway.addresses.ssh.unwrap();
-        let known = format!("[127.0.0.1]:{} {host_line}\n", address.port());
+        let known: String = host_lines.map(|line| format!("[127.0.0.1]:{} {line}\n", address.port())).concat();
         std::fs::write(dir.path().join("known_hosts"), known).unwrap();
         let (stop, stopped) = oneshot::channel();
         let running = tokio::spawn(gateway.run(async {
             let _ = stopped.await;
             Stop::Now
         }));
-        Self { dir, address, doorman, diary, platform, sshd, stop: Some(stop), running }
+        Self { dir, address, doorman, diary, platform, compute, sshd, stop: Some(stop), running }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -302,7 +310,7 @@ pub async fn until(what: &str, condition: impl Fn() -> bool) {
     tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("{what} in time"));
 }
 
-fn config(dir: &Path, ssh: ssh::Config) -> Config {
+fn config(dir: &Path, ssh: ssh::Config, setting: &Setting) -> Config {
     // Another test may have done so.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let base = HostName::parse("cloud.localhost").unwrap();
@@ -323,10 +331,10 @@ fn config(dir: &Path, ssh: ssh::Config) -> Config {
             certs_dir: None,
             local_ca: Some(LocalCaConfig { dir: dir.join("ca"), names: vec![base] }),
         },
-        trusted_proxies: Vec::new(),
+        trusted_proxies: setting.trusted_proxies.clone(),
         limits: HeadLimits { max_head_bytes: 32 * 1024, header_timeout: second, keepalive_timeout: PATIENCE },
         max_connections: 1000,
-        handshake_timeout: second,
+        handshake_timeout: PATIENCE,
         drain_timeout: second,
         shutdown_delay: Duration::ZERO,
         access_log: AccessLog::start(None, Arc::clone(&metrics)).unwrap(),

@@ -1602,15 +1602,15 @@ impl Session {
                 let channel_num = map_err!(ChannelId::decode(r))?;
                 let req_type = map_err!(String::decode(r))?;
                 let wants_reply = map_err!(u8::decode(r))?;
-                if let Some(ref mut enc) = self.common.encrypted
-                    && let Some(channel) = enc.channels.get_mut(&channel_num)
-                {
-                    channel.wants_reply = wants_reply != 0;
-                }
                 if !self.common.is_established_channel(channel_num) {
                     // Request for a channel that was never opened (or whose open
                     // was denied): drop it without invoking any handler callback.
                     return Ok(());
+                }
+                if let Some(ref mut enc) = self.common.encrypted
+                    && let Some(channel) = enc.channels.get_mut(&channel_num)
+                {
+                    channel.replies_wanted.push_back(wants_reply != 0);
                 }
                 match req_type.as_str() {
                     "pty-req" => {
@@ -1765,11 +1765,10 @@ impl Session {
                         }
                         debug!("handler.agent_request {channel_num:?}");
 
-                        let response = handler.agent_request(channel_num, self).await?;
-                        if response {
-                            self.channel_success(channel_num)?
-                        } else {
-                            self.channel_failure(channel_num)?
+                        match handler.agent_request(channel_num, self).await? {
+                            Some(true) => self.channel_success(channel_num)?,
+                            Some(false) => self.channel_failure(channel_num)?,
+                            None => {}
                         }
                         Ok(())
                     }
@@ -1848,11 +1847,13 @@ impl Session {
                     x => {
                         let mut data = vec![0; r.remaining_len()];
                         map_err!(r.read(&mut data))?;
-                        if handler.other_request(channel_num, x, &data, self).await? {
-                            self.channel_success(channel_num)
-                        } else {
-                            debug!("unknown channel request {x}");
-                            self.channel_failure(channel_num)
+                        match handler.other_request(channel_num, x, &data, self).await? {
+                            Some(true) => self.channel_success(channel_num),
+                            Some(false) => {
+                                debug!("unknown channel request {x}");
+                                self.channel_failure(channel_num)
+                            }
+                            None => Ok(()),
                         }
                         .map_err(H::Error::from)
                     }
@@ -2057,7 +2058,7 @@ impl Session {
             recipient_maximum_packet_size: msg.recipient_maximum_packet_size,
             sender_maximum_packet_size: self.common.config.maximum_packet_size,
             confirmed: true,
-            wants_reply: false,
+            replies_wanted: std::collections::VecDeque::new(),
             pending_data: std::collections::VecDeque::new(),
             pending_eof: false,
             pending_close: false,

@@ -784,22 +784,24 @@ pub trait Handler: Sized {
     ///     &mut self,
     ///     channel: ChannelId,
     ///     session: &mut Session,
-    /// ) -> Result<bool, Self::Error> {
-    ///     session.channel_success(channel);
-    ///     Ok(())
+    /// ) -> Result<Option<bool>, Self::Error> {
+    ///     Ok(Some(true))
     /// }
     /// ```
+    ///
+    /// `None`: it is answered later, by [`Handle::channel_success`] or [`Handle::channel_failure`].
     #[allow(unused_variables)]
     fn agent_request(
         &mut self,
         channel: ChannelId,
         session: &mut Session,
-    ) -> impl Future<Output = Result<bool, Self::Error>> + Send {
-        async { Ok(false) }
+    ) -> impl Future<Output = Result<Option<bool>, Self::Error>> + Send {
+        async { Ok(Some(false)) }
     }
 
     /// The client sends a channel request that this library does not know by itself; `data` is what follows
-    /// its name and flag. Returns whether it was done.
+    /// its name and flag. Returns whether it was done; `None`: it is answered later, by [`Handle::channel_success`]
+    /// or [`Handle::channel_failure`].
     #[allow(unused_variables)]
     fn other_request(
         &mut self,
@@ -807,8 +809,8 @@ pub trait Handler: Sized {
         name: &str,
         data: &[u8],
         session: &mut Session,
-    ) -> impl Future<Output = Result<bool, Self::Error>> + Send {
-        async { Ok(false) }
+    ) -> impl Future<Output = Result<Option<bool>, Self::Error>> + Send {
+        async { Ok(Some(false)) }
     }
 
     /// The client is sending a signal (usually to pass to the

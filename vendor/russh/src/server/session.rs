@@ -1085,8 +1085,7 @@ impl Session {
             && let Some(channel) = enc.channels.get_mut(&channel)
         {
             assert!(channel.confirmed);
-            if channel.wants_reply {
-                channel.wants_reply = false;
+            if channel.replies_wanted.pop_front() == Some(true) {
                 debug!("channel_success {channel:?}");
                 push_packet!(enc.write, {
                     msg::CHANNEL_SUCCESS.encode(&mut enc.write)?;
@@ -1103,8 +1102,7 @@ impl Session {
             && let Some(channel) = enc.channels.get_mut(&channel)
         {
             assert!(channel.confirmed);
-            if channel.wants_reply {
-                channel.wants_reply = false;
+            if channel.replies_wanted.pop_front() == Some(true) {
                 push_packet!(enc.write, {
                     enc.write.push(msg::CHANNEL_FAILURE);
                     channel.recipient_channel.encode(&mut enc.write)?;

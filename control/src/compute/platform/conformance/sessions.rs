@@ -20,7 +20,7 @@ pub(in crate::compute::platform) async fn sessions_run_on_pipes(machine: &dyn Ma
 
     let mut sleeper = session(&platform, spec.id, shell("echo ready; exec sleep 1000")).await;
     assert_eq!(sleeper.output.recv().await, Some(Output::Stdout("ready\n".into())));
-    sleeper.input.send(Input::Signal("TERM".to_owned())).await.expect("sent");
+    sleeper.control.send(Control::Signal("TERM".to_owned())).await.expect("sent");
     assert_eq!(rest(&mut sleeper).await.2, Exit::Signal("TERM".to_owned()));
 
     // What is left behind does not hold a session up.
@@ -59,6 +59,12 @@ pub(in crate::compute::platform) async fn sessions_hold_back_what_is_not_read(ma
     let (stdout, _, exit) = rest(&mut cat).await;
     sending.await.expect("sent");
     assert_eq!((stdout.len(), exit), (PIECES * piece.len(), Exit::Code(0)));
+    // Who takes no input takes signals.
+    let mut deaf = session(&platform, spec.id, shell("exec sleep 1000")).await;
+    while tokio::time::timeout(Duration::from_millis(300), deaf.input.send(Input::Bytes(piece.clone()))).await.is_ok() {
+    }
+    deaf.control.send(Control::Signal("TERM".to_owned())).await.expect("sent");
+    assert_eq!(rest(&mut deaf).await.2, Exit::Signal("TERM".to_owned()));
     end(machine, platform).await;
 }
 
@@ -67,7 +73,7 @@ pub(in crate::compute::platform) async fn sessions_run_on_a_terminal(machine: &d
     let spec = spec("terminal");
     started(&platform, &spec).await;
     let terminal = Some(Size { columns: 97, rows: 31 });
-    let script = "trap 'stty size' WINCH; tty; stty size; echo ready; while :; do read -r line || sleep 0.01; done";
+    let script = "trap 'stty size' WINCH; tty; stty size; echo ready; while :; do sleep 0.02; done";
     let mut session = session(&platform, spec.id, Exec { terminal, ..shell(script) }).await;
     let mut seen = String::new();
     let more = async |session: &mut Session, seen: &mut String, until: &str| {
@@ -80,8 +86,7 @@ pub(in crate::compute::platform) async fn sessions_run_on_a_terminal(machine: &d
     };
     more(&mut session, &mut seen, "ready").await;
     assert!(seen.contains("/dev/pts/") && seen.contains("31 97"), "{seen}");
-    session.input.send(Input::Resize(Size { columns: 50, rows: 20 })).await.expect("sent");
-    session.input.send(Input::Bytes("\n".into())).await.expect("sent");
+    session.control.send(Control::Resize(Size { columns: 50, rows: 20 })).await.expect("sent");
     more(&mut session, &mut seen, "20 50").await;
     // Ctrl-C is the terminal's to understand.
     session.input.send(Input::Bytes(vec![3].into())).await.expect("sent");

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::{message, unavailable};
 use crate::compute::platform::{
-    Exec, Exit, Input, MAX_PIECE_BYTES, Output, PlatformError, SESSION_PIECES, Session, Size,
+    Control, Exec, Exit, Input, MAX_PIECE_BYTES, Output, PlatformError, SESSION_CONTROLS, SESSION_PIECES, Session, Size,
 };
 
 /// The variable that marks the processes of a session.
@@ -112,9 +112,10 @@ pub(super) async fn open(docker: &Docker, container: &str, exec: Exec) -> Result
         session.resize(size).await;
     }
     let (to_session, inputs) = mpsc::channel(SESSION_PIECES);
+    let (control, controls) = mpsc::channel(SESSION_CONTROLS);
     let (outputs, from_session) = mpsc::channel(SESSION_PIECES);
-    tokio::spawn(session.run(input, inputs, output, outputs));
-    Ok(Session { input: to_session, output: from_session })
+    tokio::spawn(session.run((input, inputs), controls, (output, outputs)));
+    Ok(Session { input: to_session, control, output: from_session })
 }
 
 /// Waits until it runs, or has run; `failure` says that it never will.
@@ -149,10 +150,9 @@ type Pieces = Pin<Box<dyn Stream<Item = Result<LogOutput, Error>> + Send>>;
 impl Running {
     async fn run(
         self,
-        mut input: Pin<Box<dyn AsyncWrite + Send>>,
-        mut inputs: mpsc::Receiver<Input>,
-        mut output: Pieces,
-        outputs: mpsc::Sender<Output>,
+        (mut input, mut inputs): (Pin<Box<dyn AsyncWrite + Send>>, mpsc::Receiver<Input>),
+        mut controls: mpsc::Receiver<Control>,
+        (mut output, outputs): (Pieces, mpsc::Sender<Output>),
     ) {
         let writing = async {
             while let Some(piece) = inputs.recv().await {
@@ -160,11 +160,18 @@ impl Running {
                     // It may have closed its input; what it still says counts.
                     Input::Bytes(bytes) => drop(input.write_all(&bytes).await),
                     Input::Eof => drop(input.shutdown().await),
-                    Input::Resize(size) => self.resize(size).await,
-                    Input::Signal(signal) => self.signal(&signal).await,
                 }
             }
             drop(input.shutdown().await);
+            std::future::pending::<()>().await;
+        };
+        let controlling = async {
+            while let Some(control) = controls.recv().await {
+                match control {
+                    Control::Resize(size) => self.resize(size).await,
+                    Control::Signal(signal) => self.signal(&signal).await,
+                }
+            }
             std::future::pending::<()>().await;
         };
         let reading = async {
@@ -183,6 +190,7 @@ impl Running {
         };
         let has_ended = tokio::select! {
             () = writing => false,
+            () = controlling => false,
             has_ended = reading => has_ended,
             () = outputs.closed() => false,
         };

@@ -10,7 +10,9 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::wire::{self, Frame, Kind};
-use crate::compute::platform::{Exec, Input, MAX_PIECE_BYTES, Output, PlatformError, SESSION_PIECES, Session};
+use crate::compute::platform::{
+    Control, Exec, Input, MAX_PIECE_BYTES, Output, PlatformError, SESSION_CONTROLS, SESSION_PIECES, Session,
+};
 
 /// How long the container's first process may take to start a program.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,15 +38,18 @@ pub(super) async fn open(dir: &Path, exec: &Exec) -> Result<Session, PlatformErr
 }
 
 fn carry(stream: UnixStream) -> Session {
-    let (from, to) = stream.into_split();
+    let (from, mut to) = stream.into_split();
     let (input, inputs) = mpsc::channel(SESSION_PIECES);
+    let (control, controls) = mpsc::channel(SESSION_CONTROLS);
     let (outputs, output) = mpsc::channel(SESSION_PIECES);
     // As many pieces of input as may be under way.
     let credit = Arc::new(Semaphore::new(SESSION_PIECES));
     let user_is_gone = outputs.clone();
     tokio::spawn(async move {
         let sending = async {
-            send(inputs, to, &credit).await;
+            // Failing means that the container is gone, which the other half sees.
+            let _ = send(inputs, controls, &mut to, &credit).await;
+            // Closed now, it would say that the user is gone.
             std::future::pending::<()>().await;
         };
         // Whichever ends first drops both halves, which the container takes as a closed terminal.
@@ -54,7 +59,7 @@ fn carry(stream: UnixStream) -> Session {
             () = user_is_gone.closed() => {}
         }
     });
-    Session { input, output }
+    Session { input, control, output }
 }
 
 async fn receive(mut from: OwnedReadHalf, to: mpsc::Sender<Output>, credit: &Semaphore) {
@@ -79,33 +84,41 @@ async fn receive(mut from: OwnedReadHalf, to: mpsc::Sender<Output>, credit: &Sem
     }
 }
 
-async fn send(mut from: mpsc::Receiver<Input>, mut to: OwnedWriteHalf, credit: &Semaphore) {
-    while let Some(input) = from.recv().await {
-        let sent = match input {
-            Input::Bytes(bytes) => send_bytes(bytes, &mut to, credit).await,
-            Input::Eof => Frame::new(Kind::EndOfInput, Bytes::new()).write(&mut to).await,
-            Input::Resize(size) => match Frame::json(Kind::Resize, &size) {
-                Ok(frame) => frame.write(&mut to).await,
-                Err(error) => Err(error),
+/// Passes input on as it is taken, and sizes and signals at once.
+async fn send(
+    mut from: mpsc::Receiver<Input>,
+    mut controls: mpsc::Receiver<Control>,
+    to: &mut OwnedWriteHalf,
+    credit: &Semaphore,
+) -> std::io::Result<()> {
+    let (mut bytes, mut is_open) = (Bytes::new(), true);
+    loop {
+        tokio::select! {
+            biased;
+            Some(control) = controls.recv() => match control {
+                Control::Resize(size) => Frame::json(Kind::Resize, &size)?,
+                Control::Signal(name) => Frame::new(Kind::Signal, name),
             },
-            Input::Signal(name) => Frame::new(Kind::Signal, name).write(&mut to).await,
-        };
-        if sent.is_err() {
-            return;
+            // It comes back with the container's word that the piece was taken.
+            permit = credit.acquire(), if !bytes.is_empty() => {
+                permit.map_err(std::io::Error::other)?.forget();
+                Frame::new(Kind::Stdin, bytes.split_to(bytes.len().min(MAX_PIECE_BYTES)))
+            }
+            input = from.recv(), if is_open && bytes.is_empty() => match input {
+                Some(Input::Bytes(more)) => {
+                    bytes = more;
+                    continue;
+                }
+                Some(Input::Eof) => Frame::new(Kind::EndOfInput, Bytes::new()),
+                None => {
+                    is_open = false;
+                    Frame::new(Kind::EndOfInput, Bytes::new())
+                }
+            },
+            // Nobody says anything any more.
+            else => return Ok(()),
         }
+        .write(to)
+        .await?;
     }
-    // The program may have ended already.
-    let _ = Frame::new(Kind::EndOfInput, Bytes::new()).write(&mut to).await;
-    // Closed now, it would say that the user is gone.
-    std::future::pending::<()>().await;
-}
-
-async fn send_bytes(mut bytes: Bytes, to: &mut OwnedWriteHalf, credit: &Semaphore) -> std::io::Result<()> {
-    while !bytes.is_empty() {
-        let piece = bytes.split_to(bytes.len().min(MAX_PIECE_BYTES));
-        // It comes back with the container's word that the piece was taken.
-        credit.acquire().await.map_err(std::io::Error::other)?.forget();
-        Frame::new(Kind::Stdin, piece).write(to).await?;
-    }
-    Ok(())
 }
