@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::site::{HOST, NAMESPACE, Site, USER};
 use crate::harness::browser::{Browser, wanted};
+use crate::harness::within;
 
 /// A form as a page has it: the browser makes the request by itself, and shows the answer.
 const FORM: &str = r#"
@@ -56,7 +57,9 @@ async fn a_browser_sends_forms_and_runs_nothing_that_is_stored() {
     let mut site = Site::start().await;
     let https = site.deployment.gateway().https.port();
     // A page of the origin that has no policy of its own: what keeps files in check is theirs.
-    let mut browser = Browser::open(&format!("https://{HOST}:{https}/.well-known/jwks.json")).await;
+    let url = format!("https://{HOST}:{https}/.well-known/jwks.json");
+    let mut browser = Browser::open(&url).await;
+    within("the page", async { while browser.evaluate("location.href").await != url.as_str() {} }).await;
     let sign_in = format!(
         "fetch('/api/login', {{ method: 'POST', headers: {{ 'content-type': 'application/json' }}, \
          body: JSON.stringify({{ username: '{USER}', password: 'correct horse battery' }}) }}).then(answer => answer.status)"
