@@ -198,7 +198,7 @@ fn announce(addresses: &Addresses, domain: &HostName, routes: &Path, first: Opti
     if let Some(ssh) = addresses.ssh {
         println!("  ssh         ssh -p {} <id>@{}", ssh.port(), ssh.ip());
     }
-    println!("  files       https://{domain}:{https}/storage, or storage.{domain}");
+    println!("  files       storage.{domain}, on the same ports; `edd files` lists, sends and fetches");
     println!("  routes      {} (edit it: changes are live at once)", routes.display());
     println!("  local CA    `edd certs trust` makes browsers on this machine accept its certificates");
     println!("  requests    `edd tap` follows them, `edd routes explain URL` tells which route takes one\n");
