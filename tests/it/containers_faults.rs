@@ -145,8 +145,7 @@ async fn an_image_that_does_not_exist_fails_with_its_reason() {
     .await;
     let reason = ann.container(&made.id).await["reason"].as_str().unwrap_or_default().to_owned();
     assert!(reason.contains("there is no image") && reason.contains("no-such:image"), "{reason}");
-    let page = ann.until_web(&made.host, 503).await;
-    assert!(page.text().contains("container_failed"), "{}", page.text());
+    ann.until_page(&made.host, 503, "container_failed").await;
     assert_eq!(traces(&made.id), [""; 0]);
     ann.done(&format!("DELETE /compute/containers/{}", made.id), Value::Null).await;
     ann.until_web(&made.host, 404).await;

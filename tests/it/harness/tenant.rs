@@ -97,10 +97,17 @@ impl Tenant<'_> {
     }
 
     pub async fn until_web(&self, host: &str, status: u16) -> Response {
+        self.until_page(host, status, "").await
+    }
+
+    /// Waits until the host answers with the status and with a page that says `word`: one status may have more than
+    /// one reason, and the gateway hears of a new one a moment after compute's API tells it.
+    pub async fn until_page(&self, host: &str, status: u16, word: &str) -> Response {
         let last = RefCell::new(None);
-        until(&format!("{host} to answer with {status}"), async || {
+        until(&format!("{host} to answer with {status} {word}"), async || {
             let answer = self.web(host).await;
-            let found = if answer.status == status { Ok(()) } else { Err(answer.text().to_owned()) };
+            let is_it = answer.status == status && answer.text().contains(word);
+            let found = if is_it { Ok(()) } else { Err(answer.text().to_owned()) };
             last.replace(Some(answer));
             found
         })
