@@ -8,18 +8,38 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
-/// Size of a block, and so the most that an answer's head may have.
+/// Size of a block that begins an answer, and so the most that its head may have.
 pub const BLOCK_BYTES: usize = 64 * 1024;
-/// Blocks that a thread keeps for the next request.
-const MAX_KEPT_BLOCKS: usize = 32;
+/// Size of a block for what is long: it asks the kernel, and wakes the client, a quarter as often.
+pub const LARGE_BLOCK_BYTES: usize = 256 * 1024;
+/// Bytes that a thread keeps in blocks of each size for the next request.
+const MAX_KEPT_BYTES: usize = 2 * 1024 * 1024;
 
 thread_local! {
-    static KEPT: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+    static KEPT: [RefCell<Vec<Box<[u8]>>>; 2] = const { [const { RefCell::new(Vec::new()) }; 2] };
+}
+
+/// Which of the two sizes a block has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Size {
+    #[default]
+    Ordinary,
+    Large,
+}
+
+impl Size {
+    fn bytes(self) -> usize {
+        match self {
+            Self::Ordinary => BLOCK_BYTES,
+            Self::Large => LARGE_BLOCK_BYTES,
+        }
+    }
 }
 
 /// Bytes that were received and not yet sent on.
 #[derive(Debug, Default)]
 pub struct Block {
+    size: Size,
     /// Empty until something is received.
     bytes: Box<[u8]>,
     start: usize,
@@ -27,12 +47,21 @@ pub struct Block {
 }
 
 impl Block {
+    /// One of [`LARGE_BLOCK_BYTES`].
+    pub fn large() -> Self {
+        Self { size: Size::Large, bytes: Box::default(), start: 0, end: 0 }
+    }
+
+    pub fn is_large(&self) -> bool {
+        self.size == Size::Large
+    }
+
     pub fn filled(&self) -> &[u8] {
         &self.bytes[self.start..self.end]
     }
 
     pub fn is_full(&self) -> bool {
-        self.end == BLOCK_BYTES
+        self.end == self.size.bytes()
     }
 
     /// Forgets the first `count` bytes.
@@ -52,11 +81,12 @@ impl Block {
     ) -> Poll<io::Result<usize>> {
         // Who waits has no block, unless there is something in it.
         ready!(stream.poll_read_ready(context))?;
+        let size = self.size.bytes();
         if self.bytes.is_empty() {
-            let kept = KEPT.with_borrow_mut(Vec::pop);
-            self.bytes = kept.unwrap_or_else(|| vec![0; BLOCK_BYTES].into());
+            let kept = KEPT.with(|kept| kept[self.size as usize].borrow_mut().pop());
+            self.bytes = kept.unwrap_or_else(|| vec![0; size].into());
         }
-        let end = BLOCK_BYTES.min(self.end.saturating_add(usize::try_from(most).unwrap_or(BLOCK_BYTES)));
+        let end = size.min(self.end.saturating_add(usize::try_from(most).unwrap_or(size)));
         let mut unfilled = ReadBuf::new(&mut self.bytes[self.end..end]);
         let polled = Pin::new(stream).poll_read(context, &mut unfilled);
         let count = unfilled.filled().len();
@@ -72,8 +102,8 @@ impl Block {
         let bytes = std::mem::take(&mut self.bytes);
         // While its thread ends there is nobody to keep it for.
         let _ = KEPT.try_with(|kept| {
-            let mut kept = kept.borrow_mut();
-            if !bytes.is_empty() && kept.len() < MAX_KEPT_BLOCKS {
+            let mut kept = kept[self.size as usize].borrow_mut();
+            if !bytes.is_empty() && kept.len() < MAX_KEPT_BYTES / self.size.bytes() {
                 kept.push(bytes);
             }
         });

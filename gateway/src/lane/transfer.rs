@@ -11,7 +11,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::lane::Failure;
-use crate::lane::block::Block;
+use crate::lane::block::{Block, LARGE_BLOCK_BYTES};
 use crate::lane::client::{Client, Interruption};
 use crate::lane::pipe::Pipe;
 use crate::lane::response::Body;
@@ -21,8 +21,8 @@ use crate::proxy::context::Context;
 use crate::proxy::engine::CLIENT_WRITE_TIMEOUT;
 use crate::reason::Reason;
 
-/// A body with at least so many bytes to come goes through a pipe.
-const MIN_SPLICED_BYTES: u64 = 128 * 1024;
+/// A body with at least so many bytes to come goes through a pipe, or where it cannot through a large block.
+const MIN_LONG_BYTES: u64 = 128 * 1024;
 
 /// Where a body ends, as its bytes arrive.
 #[derive(Debug)]
@@ -110,13 +110,16 @@ impl Transfer<'_, '_> {
                 return Ok(is_clean);
             }
             block.consume(taken);
-            if framer.wanted() >= MIN_SPLICED_BYTES
-                && let Framer::Bytes { left } = &mut framer
-                && self.client.conn.plain().is_some()
-                && let Some(pipe) = Pipe::open()
-            {
-                self.splice(pipe, *left).await?;
-                return Ok(true);
+            if framer.wanted() >= MIN_LONG_BYTES && !block.is_large() {
+                if let Framer::Bytes { left } = &mut framer
+                    && self.client.conn.plain().is_some()
+                    && let Some(pipe) = Pipe::open()
+                {
+                    self.splice(pipe, *left).await?;
+                    return Ok(true);
+                }
+                block = Block::large();
+                self.client.conn.transport().encrypt_ahead(LARGE_BLOCK_BYTES);
             }
             if self.receive(&mut block, &framer).await? == 0 {
                 if matches!(framer, Framer::UntilClose) {

@@ -81,6 +81,15 @@ pub enum Transport {
     Tls(Box<TlsStream<Rewind>>),
 }
 
+impl Transport {
+    /// Lets so many bytes be encrypted before the client has taken the first of them; without TLS there is nothing to do.
+    pub fn encrypt_ahead(&mut self, bytes: usize) {
+        if let Self::Tls(stream) = self {
+            stream.get_mut().1.set_buffer_limit(Some(bytes));
+        }
+    }
+}
+
 impl AsyncRead for Transport {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &mut *self {
