@@ -7,6 +7,7 @@ pub mod auth;
 pub mod caller;
 pub mod compute;
 pub mod cors;
+mod departure;
 pub mod entropy;
 pub mod error;
 pub mod extract;

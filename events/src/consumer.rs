@@ -38,6 +38,7 @@ use crate::dead_letter::{self, DeadLetter};
 use crate::fail_point::fail_point;
 use crate::message::Message;
 use crate::metrics::Metrics;
+use crate::publisher::PublishError;
 
 /// Pause while something that everybody needs is away: no event is to blame.
 const DOWN_PAUSE: Duration = Duration::from_secs(5);
@@ -72,6 +73,15 @@ pub enum Failure {
 impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
         if is_outage(&error) { Self::DependencyDown(error.to_string()) } else { Self::Transient(error.to_string()) }
+    }
+}
+
+impl From<PublishError> for Failure {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::Database(error) => error.into(),
+            error => Self::Permanent(error.to_string()),
+        }
     }
 }
 

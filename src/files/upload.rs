@@ -142,6 +142,11 @@ impl Resumable<'_> {
                     self.memory.forget();
                     return Ok(answered);
                 }
+                Err(trouble) if trouble.status() == Some(StatusCode::CONFLICT) => match self.has_moved().await {
+                    Ok(true) => continue,
+                    Ok(false) => trouble,
+                    Err(later) => later,
+                },
                 Err(trouble) => trouble,
             };
             patience.wait(trouble, self.server, self.progress).await?;
@@ -171,16 +176,30 @@ impl Resumable<'_> {
     /// Where the upload is, and how far: of the one that is remembered, else a new one.
     async fn position(&self) -> Result<(String, u64), Trouble> {
         if let Some(location) = self.memory.location() {
-            let request = self.server.request(Method::HEAD, &location).header(TUS.0, TUS.1).body(nothing());
-            match self.server.send(request.map_err(Failure::from)?).await {
-                Ok(answer) => return Ok((location, offset(answer.headers()).unwrap_or_default())),
-                Err(Trouble::Refused { status: StatusCode::NOT_FOUND | StatusCode::GONE, .. }) => self.memory.forget(),
-                Err(trouble) => return Err(trouble),
+            if let Some(received) = self.received(&location).await? {
+                return Ok((location, received));
             }
+            self.memory.forget();
         }
         let location = self.begin().await?;
         self.memory.remember(&location)?;
         Ok((location, 0))
+    }
+
+    /// Whether more has arrived than is known: a request that broke off may be kept after its offset was asked for.
+    async fn has_moved(&self) -> Result<bool, Trouble> {
+        let Some(location) = self.memory.location() else { return Ok(false) };
+        Ok(self.received(&location).await?.is_some_and(|received| received > self.furthest))
+    }
+
+    /// How much of it has arrived. None: there is no such upload any more.
+    async fn received(&self, location: &str) -> Result<Option<u64>, Trouble> {
+        let request = self.server.request(Method::HEAD, location).header(TUS.0, TUS.1).body(nothing());
+        match self.server.send(request.map_err(Failure::from)?).await {
+            Ok(answer) => Ok(Some(offset(answer.headers()).unwrap_or_default())),
+            Err(Trouble::Refused { status: StatusCode::NOT_FOUND | StatusCode::GONE, .. }) => Ok(None),
+            Err(trouble) => Err(trouble),
+        }
     }
 
     async fn begin(&self) -> Result<String, Trouble> {

@@ -19,7 +19,7 @@ use sqlx::any::AnyRow;
 use sqlx::{Any, Executor, Row};
 
 /// The tables. Times are microseconds since 1970, truth values 0 and 1.
-pub const STEPS: [Step; 3] = [FILES, uploads::STEP, shares::STEP];
+pub const STEPS: [Step; 4] = [FILES, uploads::STEP, uploads::LAST_COMER, shares::STEP];
 
 const FILES: Step = Step {
     version: 1200,

@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use edd_events::clock::Clock;
-use edd_events::consumer::{Failure, Handler, decode};
+use edd_events::consumer::{Failure, Handler};
 use edd_events::message::Message;
-use edd_events::publisher::{Cause, PublishError, Publisher};
-use edd_proto::{AnyEvent, NamesUser, UserId};
+use edd_events::publisher::{Cause, Publisher};
 use sqlx::AnyConnection;
 
 use super::Service;
 use super::deletion::clear;
 use crate::compute::error::ComputeError;
 use crate::compute::store::owners;
+use crate::departure::{self, departed};
 
 /// Deleted users who are seen to in one go.
 const MAX_USERS: u32 = 16;
@@ -27,7 +27,7 @@ pub struct Departures {
 
 impl Departures {
     /// The subjects that it handles.
-    pub const SUBJECTS: &[&str] = &["auth.user.*.deleted"];
+    pub const SUBJECTS: &[&str] = departure::SUBJECTS;
 
     /// `publisher` is of the source `compute-service`.
     pub fn new(publisher: Publisher, clock: Arc<dyn Clock>) -> Self {
@@ -39,20 +39,9 @@ impl Departures {
 impl Handler for Departures {
     /// A user who has very much is deleted piece by piece; the first is in this transaction.
     async fn handle(&self, message: &Message, connection: &mut AnyConnection) -> Result<(), Failure> {
-        let AnyEvent::UserDeleted(event) = decode(message)?.0 else { return Ok(()) };
-        let permanent = |error: &dyn std::fmt::Display| Failure::Permanent(error.to_string());
-        let named = event.user().map_err(|error| permanent(&error))?.uid;
-        let in_subject = || message.subject.split('.').nth(2).unwrap_or_default().parse::<UserId>();
-        let user = named.map_or_else(in_subject, Ok).map_err(|error| permanent(&error))?;
-        clear(&self.publisher, connection, user, self.clock.now(), &Cause::of(message)).await.map_err(failure)?;
+        let Some(user) = departed(message)? else { return Ok(()) };
+        clear(&self.publisher, connection, user, self.clock.now(), &Cause::of(message)).await?;
         Ok(())
-    }
-}
-
-fn failure(error: PublishError) -> Failure {
-    match error {
-        PublishError::Database(error) => error.into(),
-        error => Failure::Permanent(error.to_string()),
     }
 }
 

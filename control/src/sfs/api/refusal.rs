@@ -46,7 +46,8 @@ impl From<UploadError> for Error {
     fn from(error: UploadError) -> Self {
         let message = error.to_string();
         match error {
-            UploadError::Busy => Self::new(StatusCode::LOCKED, message),
+            // Not 409 or 423, which clients of tus try again by themselves: two of them would overtake one another for ever.
+            UploadError::Overtaken => Self::bad_request(message),
             UploadError::Offset { .. } => Self::conflict(message),
             UploadError::Expired => Self::new(StatusCode::GONE, message),
             UploadError::TooLong { .. } | UploadError::TooManyPieces { .. } => {

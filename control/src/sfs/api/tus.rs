@@ -3,12 +3,12 @@
 //!
 //! | Answer | Why |
 //! |---|---|
+//! | 400 | a later request goes on with the upload, as a client's does that has lost its connection |
 //! | 404 | no such upload, or somebody else's |
 //! | 409 | it does not go on at this offset; a file is there and `overwrite` was not told |
 //! | 410 | it was not gone on with in time |
 //! | 412 | another version of tus |
 //! | 413 | larger than the quota or the file may be, or in too many pieces |
-//! | 423 | another request adds to it |
 //! | 460 | the bytes are not what the checksum says; none of them is kept |
 
 mod checksum;

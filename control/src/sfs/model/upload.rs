@@ -55,9 +55,6 @@ pub struct Upload {
     pub overwrite: bool,
     /// The SHA-256 of what was received, unfinished, to go on with.
     pub digest_state: Vec<u8>,
-    /// Who may add to it now, and until when unless they say that they are still at it.
-    pub lease: Option<String>,
-    pub leased_until: Micros,
     pub expires_at: Micros,
     /// Set: the file is where it belongs, and the row only tells a client so that did not hear it.
     pub completed_at: Option<Micros>,

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use edd_events::clock::{Clock, Micros};
-use edd_events::consumer::{Failure, Handler, decode};
+use edd_events::consumer::{Failure, Handler};
 use edd_events::message::Message;
 use edd_events::publisher::{Cause, PublishError, Publisher};
-use edd_proto::{AnyEvent, NamesUser, UserId};
+use edd_proto::UserId;
 use sqlx::AnyConnection;
 
 use super::Service;
 use super::happening::Teller;
+use crate::departure::{self, departed};
 use crate::sfs::config::OnUserDelete;
 use crate::sfs::error::SfsError;
 use crate::sfs::store::{namespaces, owners};
@@ -31,7 +32,7 @@ pub struct Departures {
 
 impl Departures {
     /// The subjects that it handles.
-    pub const SUBJECTS: &[&str] = &["auth.user.*.deleted"];
+    pub const SUBJECTS: &[&str] = departure::SUBJECTS;
 
     /// `publisher` is of the source `sfs-service`.
     pub fn new(publisher: Publisher, clock: Arc<dyn Clock>, policy: OnUserDelete) -> Self {
@@ -43,22 +44,11 @@ impl Departures {
 impl Handler for Departures {
     /// A user who has very much is seen to piece by piece; the first is in this transaction.
     async fn handle(&self, message: &Message, connection: &mut AnyConnection) -> Result<(), Failure> {
-        let AnyEvent::UserDeleted(event) = decode(message)?.0 else { return Ok(()) };
-        let permanent = |error: &dyn std::fmt::Display| Failure::Permanent(error.to_string());
-        let named = event.user().map_err(|error| permanent(&error))?.uid;
-        let in_subject = || message.subject.split('.').nth(2).unwrap_or_default().parse::<UserId>();
-        let user = named.map_or_else(in_subject, Ok).map_err(|error| permanent(&error))?;
+        let Some(user) = departed(message)? else { return Ok(()) };
         let cause = Cause::of(message);
         let teller = Teller { publisher: &self.publisher, cause: &cause };
-        clear(teller, self.policy, connection, user, self.clock.now()).await.map_err(failure)?;
+        clear(teller, self.policy, connection, user, self.clock.now()).await?;
         Ok(())
-    }
-}
-
-fn failure(error: PublishError) -> Failure {
-    match error {
-        PublishError::Database(error) => error.into(),
-        error => Failure::Permanent(error.to_string()),
     }
 }
 

@@ -90,10 +90,28 @@ impl Service {
         namespace: &Namespace,
         change: Change,
     ) -> Result<(), SfsError> {
-        if change.bytes <= 0 && change.entries() <= 0 {
+        self.check_rooms(connection, namespace, change, change).await
+    }
+
+    /// The same where the owner does not get what the namespace gets: it was theirs before.
+    ///
+    /// # Errors
+    /// There is not: the quota.
+    pub(in crate::sfs) async fn check_rooms(
+        &self,
+        connection: &mut AnyConnection,
+        namespace: &Namespace,
+        change: Change,
+        owners: Change,
+    ) -> Result<(), SfsError> {
+        if [change, owners].iter().all(|change| change.bytes <= 0 && change.entries() <= 0) {
             return Ok(());
         }
         for quota in self.quotas(connection, namespace).await? {
+            let change = match quota.whose {
+                Whose::Namespace => change,
+                Whose::User => owners,
+            };
             let asked = match quota.unit {
                 Unit::Bytes => u64::try_from(change.bytes).unwrap_or_default(),
                 Unit::Entries => u64::try_from(change.entries()).unwrap_or_default(),

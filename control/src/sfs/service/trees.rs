@@ -134,20 +134,14 @@ impl Service {
             entry.path.moved(transfer.from, to)?;
         }
         let missing = missing_folders(connection, number, to).await?;
-        let (comes, mut change) = (transfer.size(), Change::default());
-        if transfer.adds() {
-            change = comes;
-        }
-        change.folders += signed(missing.len() as u64);
+        let mut grows = Change { folders: signed(missing.len() as u64), ..Change::default() };
         if let Some(replaced) = &found {
-            (change.bytes, change.files) = (change.bytes - signed(replaced.size()), change.files - 1);
+            grows = Change { bytes: -signed(replaced.size()), files: -1, ..grows };
         }
-        let room = match transfer.keeps_owner() {
-            // What its owner has grows by the folders alone.
-            true => Change { folders: signed(missing.len() as u64), ..Change::default() },
-            false => change,
-        };
-        self.check_room(connection, &transfer.destination, room).await?;
+        let comes = transfer.size();
+        let change = if transfer.adds() { grows.and(comes) } else { grows };
+        let owners = if transfer.keeps_owner() { grows } else { change };
+        self.check_rooms(connection, &transfer.destination, change, owners).await?;
         if let Some(replaced) = found {
             files::remove(&mut *connection, number, to).await?;
             let gone: Vec<i64> = replaced.file.map(|file| file.content).into_iter().collect();
@@ -201,11 +195,9 @@ impl Transfer<'_> {
         self.way == Way::Copy || self.source.number != self.destination.number
     }
 
-    /// Whether all stays with one owner, in a namespace without a limit of its own.
+    /// Whether its owner has as much after it as before.
     fn keeps_owner(&self) -> bool {
-        let is_unlimited = self.destination.quota_bytes.is_none();
-        let is_same = self.source.number == self.destination.number;
-        self.way == Way::Move && (is_same || is_unlimited && self.source.owner == self.destination.owner)
+        self.way == Way::Move && self.source.owner == self.destination.owner
     }
 
     async fn tell(&self, connection: &mut AnyConnection, teller: Teller<'_>, actor: &Actor) -> Result<(), SfsError> {

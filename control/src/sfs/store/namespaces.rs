@@ -94,6 +94,12 @@ impl Change {
         self.files + self.folders
     }
 
+    /// Both.
+    pub fn and(self, other: Self) -> Self {
+        let (files, folders) = (self.files + other.files, self.folders + other.folders);
+        Self { bytes: self.bytes + other.bytes, files, folders }
+    }
+
     /// As much, the other way.
     pub fn reversed(self) -> Self {
         Self { bytes: -self.bytes, files: -self.files, folders: -self.folders }

@@ -1,4 +1,4 @@
-//! Resumable uploads. A row of one is locked after its namespace and before files.
+//! Resumable uploads. A row of one is locked after its namespace and before files and blobs.
 
 use edd_events::clock::Micros;
 use edd_events::database::Step;
@@ -42,6 +42,10 @@ CREATE INDEX uploads_expiry ON uploads (expires_at);
 ",
 };
 
+/// Whoever came last adds to one, and nobody is waited for: no time belongs to that.
+pub(super) const LAST_COMER: Step =
+    Step { version: 1211, name: "uploads_last_comer", sql: "ALTER TABLE uploads DROP COLUMN leased_until;" };
+
 fn read(row: &AnyRow) -> sqlx::Result<Upload> {
     let blobs: i64 = row.try_get("blobs")?;
     Ok(Upload {
@@ -55,8 +59,6 @@ fn read(row: &AnyRow) -> sqlx::Result<Upload> {
         media_type: parsed(row, "media_type")?,
         overwrite: row.try_get::<i64, _>("overwrite")? != 0,
         digest_state: row.try_get("digest_state")?,
-        lease: row.try_get("lease")?,
-        leased_until: row.try_get("leased_until")?,
         expires_at: row.try_get("expires_at")?,
         completed_at: row.try_get("completed_at")?,
         created_at: row.try_get("created_at")?,
@@ -65,8 +67,8 @@ fn read(row: &AnyRow) -> sqlx::Result<Upload> {
 
 pub async fn insert(connection: impl Connection<'_>, new: &Upload) -> sqlx::Result<()> {
     let statement = "INSERT INTO uploads (id, namespace, path, user_id, user_number, length, received, blobs, \
-                     media_type, overwrite, digest_state, leased_until, expires_at, created_at) \
-                     VALUES ($1, $2, $3, $4, $5, $6, 0, 0, $7, $8, $9, 0, $10, $11)";
+                     media_type, overwrite, digest_state, expires_at, created_at) \
+                     VALUES ($1, $2, $3, $4, $5, $6, 0, 0, $7, $8, $9, $10, $11)";
     let insert = query(statement).bind(new.id.to_string()).bind(new.namespace).bind(new.path.as_str());
     let insert = insert.bind(new.uploader.user.as_str()).bind(new.uploader.number).bind(signed(new.length));
     let insert = insert.bind(new.media_type.as_str()).bind(i64::from(new.overwrite)).bind(new.digest_state.clone());
@@ -91,38 +93,29 @@ pub async fn count_open(connection: impl Connection<'_>, user: UserId) -> sqlx::
     query_scalar(statement).bind(user.as_str()).fetch_one(connection).await
 }
 
-/// Lets `lease` alone add to an open upload, unless somebody else does: the upload as it is then.
+/// Lets `lease` alone add to an open upload that goes on at `offset`, whoever did so until now: the upload as it is then.
 pub async fn take(
     connection: impl Connection<'_>,
     id: UploadId,
+    offset: u64,
     lease: &str,
-    now: Micros,
-    until: Micros,
 ) -> sqlx::Result<Option<Upload>> {
-    let statement = "UPDATE uploads SET lease = $1, leased_until = $2 \
-                     WHERE id = $3 AND completed_at IS NULL AND (lease IS NULL OR leased_until <= $4) RETURNING *";
-    let update = query(statement).bind(lease.to_owned()).bind(until).bind(id.to_string()).bind(now);
+    let statement = "UPDATE uploads SET lease = $1 \
+                     WHERE id = $2 AND received = $3 AND completed_at IS NULL RETURNING *";
+    let update = query(statement).bind(lease.to_owned()).bind(id.to_string()).bind(signed(offset));
     update.fetch_optional(connection).await?.as_ref().map(read).transpose()
 }
 
-/// Puts off when another may add to it, and when it is given up. False: `lease` does not hold any more.
+/// Puts off when it is given up. False: another adds to it by now.
 pub async fn renew(
     connection: impl Connection<'_>,
     id: UploadId,
     lease: &str,
-    until: Micros,
     expires_at: Micros,
 ) -> sqlx::Result<bool> {
-    let statement = "UPDATE uploads SET leased_until = $1, expires_at = $2 WHERE id = $3 AND lease = $4";
-    let update = query(statement).bind(until).bind(expires_at).bind(id.to_string()).bind(lease.to_owned());
+    let statement = "UPDATE uploads SET expires_at = $1 WHERE id = $2 AND lease = $3";
+    let update = query(statement).bind(expires_at).bind(id.to_string()).bind(lease.to_owned());
     Ok(update.execute(connection).await?.rows_affected() > 0)
-}
-
-/// Lets others add to it again.
-pub async fn release(connection: impl Connection<'_>, id: UploadId, lease: &str) -> sqlx::Result<()> {
-    let update = query("UPDATE uploads SET lease = NULL, leased_until = 0 WHERE id = $1 AND lease = $2");
-    update.bind(id.to_string()).bind(lease.to_owned()).execute(connection).await?;
-    Ok(())
 }
 
 /// What has come since.
@@ -135,8 +128,8 @@ pub struct Arrival<'a> {
     pub expires_at: Micros,
 }
 
-/// Writes down that a further piece is here for good. False: `lease` does not hold any more, or the piece's time to be
-/// written is over.
+/// Writes down that a further piece is here for good. False: another adds to it by now, or the piece's time to be written
+/// is over.
 pub async fn append(
     connection: &mut AnyConnection,
     id: UploadId,
@@ -169,24 +162,25 @@ pub async fn pieces(connection: impl Connection<'_>, id: UploadId, most: u32) ->
     rows.iter().map(|row| Ok(Piece { id: parsed::<BlobId>(row, "id")?, size: count(row, "size")? })).collect()
 }
 
-/// Notes that the file is whole and where it belongs.
-pub async fn complete(connection: impl Connection<'_>, id: UploadId, now: Micros) -> sqlx::Result<()> {
-    let update = query("UPDATE uploads SET completed_at = $1, lease = NULL, leased_until = 0 WHERE id = $2");
-    update.bind(now).bind(id.to_string()).execute(connection).await?;
-    Ok(())
+/// Notes that the file is whole and where it belongs. False: another adds to it by now.
+pub async fn complete(connection: impl Connection<'_>, id: UploadId, lease: &str, now: Micros) -> sqlx::Result<bool> {
+    let update = query("UPDATE uploads SET completed_at = $1, lease = NULL WHERE id = $2 AND lease = $3");
+    let update = update.bind(now).bind(id.to_string()).bind(lease.to_owned());
+    Ok(update.execute(connection).await?.rows_affected() > 0)
 }
 
 /// Forgets an upload; what came of it, unless a file has it, is garbage from `now` on.
 pub async fn delete(connection: &mut AnyConnection, id: UploadId, now: Micros) -> sqlx::Result<()> {
+    // Its row first: whoever adds a blob at this moment waits for it, and finds that there is none.
+    query("DELETE FROM uploads WHERE id = $1").bind(id.to_string()).execute(&mut *connection).await?;
     let update = query("UPDATE blobs SET due_at = $1, upload = NULL WHERE upload = $2").bind(now).bind(id.to_string());
-    update.execute(&mut *connection).await?;
-    query("DELETE FROM uploads WHERE id = $1").bind(id.to_string()).execute(connection).await?;
+    update.execute(connection).await?;
     Ok(())
 }
 
-/// Uploads whose time is over and that nobody adds to.
+/// Uploads whose time is over.
 pub async fn expired(connection: impl Connection<'_>, now: Micros, most: u32) -> sqlx::Result<Vec<UploadId>> {
-    let statement = "SELECT id FROM uploads WHERE expires_at <= $1 AND leased_until <= $1 ORDER BY expires_at LIMIT $2";
+    let statement = "SELECT id FROM uploads WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2";
     let rows = query(statement).bind(now).bind(i64::from(most)).fetch_all(connection).await?;
     rows.iter().map(|row| parsed(row, "id")).collect()
 }

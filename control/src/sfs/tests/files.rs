@@ -125,6 +125,11 @@ async fn a_body_is_as_long_as_it_was_said_to_be(kind: Kind) {
         let length = matches!(refused, SfsError::Length { declared: d, received: r } if (d, r) == (declared, received));
         assert!(length, "{refused}");
     }
+    // Whoever sends more is not listened to to the end.
+    let mut incoming = fixture.service.begin(&actor(ANN), said(4), &cause()).await.expect("begun");
+    let refused = incoming.write(Bytes::from_static(b"12345")).await.expect_err("a lie");
+    assert!(matches!(refused, SfsError::Length { declared: 4, received: 5 }), "{refused}");
+    incoming.abort().await;
     for target in [said(5001), target("docs", "a")] {
         let refused = fixture.put(target, &[b'x'; 5001]).await.expect_err("too large");
         assert!(matches!(refused, SfsError::TooLarge { most_bytes: 5000, bytes: 5001 }), "{refused}");

@@ -18,6 +18,7 @@ on_each_database![
     a_namespace_may_have_less,
     tiny_files_count_and_so_do_their_folders,
     copies_count_and_moves_do_not,
+    what_moves_between_namespaces_of_one_owner_is_theirs_once,
 ];
 
 async fn fixture(kind: Kind, quotas: Quotas) -> Fixture {
@@ -140,5 +141,25 @@ async fn copies_count_and_moves_do_not(kind: Kind) {
     fixture.service.move_entry(&ann, &place("docs", "a"), &to("pics", "c"), &why).await.expect("moved");
     fixture.service.move_entry(&ann, &place("pics", "c/b"), &to("docs", "x/y/z"), &why).await.expect("moved");
     assert_eq!((fixture.used("docs").await, fixture.used("pics").await), ((600, 1, 2), (0, 0, 1)));
+    fixture.assert_sound().await;
+}
+
+/// Also where the namespace has a limit of its own, which is about what comes.
+async fn what_moves_between_namespaces_of_one_owner_is_theirs_once(kind: Kind) {
+    let fixture = fixture(kind, Quotas { user_entries: 3, ..bytes(1000) }).await;
+    let admin = actor(ROOT).admin.expect("an administrator");
+    fixture.file("docs", "a/b", &[1; 600]).await;
+    let (ann, why) = (actor(ANN), cause());
+    let from = Place { namespace: name("docs"), path: path("a") };
+    let to = |at: &str| To { namespace: name("pics"), path: path(at), replace: Replace::Never };
+    fixture.service.set_quota(admin, &name("pics"), Some(599)).await.expect("limited");
+    let refused = quota(fixture.service.move_entry(&ann, &from, &to("a"), &why).await);
+    assert_eq!(refused, Quota { whose: Whose::Namespace, unit: Unit::Bytes, most: 599, used: 0, asked: 600 });
+    fixture.service.set_quota(admin, &name("pics"), Some(600)).await.expect("limited");
+    // The folders that it comes into are new.
+    let refused = quota(fixture.service.move_entry(&ann, &from, &to("x/y/a"), &why).await);
+    assert_eq!(refused, Quota { whose: Whose::User, unit: Unit::Entries, most: 3, used: 2, asked: 2 });
+    fixture.service.move_entry(&ann, &from, &to("x/a"), &why).await.expect("moved");
+    assert_eq!((fixture.used("docs").await, fixture.used("pics").await), ((0, 0, 0), (600, 1, 2)));
     fixture.assert_sound().await;
 }

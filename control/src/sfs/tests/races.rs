@@ -124,6 +124,8 @@ async fn a_reader_keeps_what_it_reads(kind: Kind) {
         fixture.later(Duration::from_secs(500)).await;
     }
     assert!(seen == old);
+    // Not because an open file outlives its name: the object is there.
+    assert!(read(&opened).await == old);
     fixture.later(Duration::from_secs(601)).await;
     assert_eq!(fixture.kept().await, (0, 0, 0));
     fixture.assert_sound().await;

@@ -9,7 +9,7 @@ use crate::scratch::on_each_database;
 use crate::sfs::config::{Quotas, SfsConfig};
 use crate::sfs::error::SfsError;
 use crate::sfs::model::{Entry, Replace, Visibility};
-use crate::sfs::service::{Place, To};
+use crate::sfs::service::{Listing, Place, To};
 
 on_each_database![
     a_file_is_called_otherwise,
@@ -43,6 +43,13 @@ async fn copy_it(fixture: &Fixture, from: Place, to: To) -> Result<Entry, SfsErr
     fixture.service.copy_entry(&actor(ANN), &from, &to, &cause()).await
 }
 
+/// What is shown in a folder.
+async fn children(fixture: &Fixture, folder: &str) -> Vec<String> {
+    let listing = Listing { folder: Some(path(folder)), most: 100, ..Listing::default() };
+    let listed = fixture.service.list(&actor(ANN).into(), &name("docs"), &listing).await.expect("a list");
+    listed.into_iter().map(|entry| entry.path.to_string()).collect()
+}
+
 async fn a_file_is_called_otherwise(kind: Kind) {
     let fixture = fixture(kind).await;
     let before = fixture.file("docs", "a/b.txt", b"bytes").await;
@@ -52,6 +59,10 @@ async fn a_file_is_called_otherwise(kind: Kind) {
     assert_eq!(after, Entry { path: path("x/ü/c.txt"), ..before });
     assert_eq!(fixture.read("docs", "x/ü/c.txt").await, b"bytes");
     assert_eq!(fixture.paths("docs").await, ["x/ü/c.txt"]);
+    assert_eq!(
+        (children(&fixture, "a").await, children(&fixture, "x/ü").await),
+        (vec![], vec!["x/ü/c.txt".to_owned()])
+    );
     assert_eq!(fixture.used("docs").await, (5, 1, 3));
     assert_eq!(fixture.happenings().await, ["-a/b.txt", "+x/ü/c.txt"]);
     assert!(matches!(
@@ -71,6 +82,8 @@ async fn a_folder_goes_with_all_that_is_in_it(kind: Kind) {
     let all = ["new/name/1", "new/name/b/2", "new/name/b/c/3", "ä.txt", "äb"];
     assert_eq!(fixture.paths("docs").await, all);
     assert_eq!(fixture.read("docs", "new/name/b/c/3").await, "ä/b/c/3".as_bytes());
+    assert_eq!(children(&fixture, "new").await, ["new/name"]);
+    assert_eq!(children(&fixture, "new/name/b").await, ["new/name/b/2", "new/name/b/c"]);
     assert_eq!(fixture.happenings().await.len(), 6);
     // Back, and deeper into what it was in.
     move_it(&fixture, from("docs", "new/name/b"), to("docs", "new/b")).await.expect("moved");

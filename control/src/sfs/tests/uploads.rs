@@ -8,7 +8,7 @@ use edd_proto::AnyEvent;
 
 use super::fixture::{ANN, BOB, Fixture, ROOT, actor, cause, checksum, target};
 use crate::scratch::on_each_database;
-use crate::sfs::config::{Quotas, SfsConfig};
+use crate::sfs::config::{Leases, Quotas, SfsConfig};
 use crate::sfs::error::SfsError;
 use crate::sfs::model::{Replace, Target, UploadId, Visibility};
 use crate::sfs::service::{Keep, Service, UploadError};
@@ -16,7 +16,9 @@ use crate::sfs::service::{Keep, Service, UploadError};
 on_each_database![
     parts_become_a_file,
     what_came_is_kept_and_what_is_discarded_is_not,
-    one_at_a_time_and_another_when_the_first_is_silent,
+    the_last_who_comes_goes_on_and_nobody_waits,
+    of_two_at_the_same_moment_one_counts,
+    what_came_is_written_down_from_time_to_time,
     another_process_goes_on,
     it_counts_from_its_beginning_to_its_end,
     it_is_given_up_after_a_while,
@@ -101,34 +103,105 @@ async fn what_came_is_kept_and_what_is_discarded_is_not(kind: Kind) {
     let mut addition = begun(Keep::Everything, 3).await;
     addition.write(Bytes::from_static(b"xyz")).await.expect("written");
     drop(addition);
-    fixture.clock.advance(Duration::from_secs(15));
     assert!(add(&fixture.service, id, 3, b"defghij").await.expect("the rest"));
     assert_eq!(fixture.read("docs", "a").await, b"abcdefghij");
     fixture.much_later().await;
     fixture.assert_sound().await;
 }
 
-async fn one_at_a_time_and_another_when_the_first_is_silent(kind: Kind) {
+async fn the_last_who_comes_goes_on_and_nobody_waits(kind: Kind) {
     let fixture = fixture(kind).await;
     let id = begin(&fixture, "a", 4).await;
-    let add_to = async || fixture.service.add_to_upload(&actor(ANN), id, 0, Keep::Everything, &cause()).await;
-    let mut first = add_to().await.expect("an addition");
+    let add_at =
+        async |offset| fixture.service.add_to_upload(&actor(ANN), id, offset, Keep::Everything, &cause()).await;
+    let mut first = add_at(0).await.expect("an addition");
     first.write(Bytes::from_static(b"12")).await.expect("written");
-    assert!(matches!(add_to().await, Err(UploadError::Busy)));
-    assert!(matches!(fixture.service.cancel_upload(&actor(ANN), id).await, Err(UploadError::Busy)));
-    // It says that it goes on while bytes come.
-    fixture.clock.advance(Duration::from_secs(14));
-    first.write(Bytes::from_static(b"3")).await.expect("written");
-    fixture.clock.advance(Duration::from_secs(14));
-    assert!(matches!(add_to().await, Err(UploadError::Busy)));
-    fixture.clock.advance(Duration::from_secs(1));
-    let mut second = add_to().await.expect("an addition");
-    second.write(Bytes::from_static(b"abcd")).await.expect("written");
-    // The first one's bytes are nobody's, whenever it comes back.
-    assert!(matches!(first.write(Bytes::from_static(b"4")).await, Err(UploadError::Busy)));
-    first.discard().await;
+    // Who is mistaken takes nothing from anybody.
+    assert!(matches!(add_at(1).await, Err(UploadError::Offset { received: 0, offset: 1 })));
+    fixture.clock.advance(Duration::from_secs(5));
+    first.write(Bytes::from_static(b"3")).await.expect("it is still the last");
+    assert_eq!(received(&fixture, id).await, 2);
+
+    let mut second = add_at(2).await.expect("an addition");
+    let mut third = add_at(2).await.expect("another");
+    // It is noticed before long; what came until then is nobody's.
+    first.write(Bytes::from_static(b"4")).await.expect("written for nothing");
+    assert!(matches!(first.finish().await, Err(UploadError::Overtaken)));
+    second.write(Bytes::from_static(b"x")).await.expect("written for nothing");
+    fixture.clock.advance(Duration::from_secs(5));
+    assert!(matches!(second.write(Bytes::from_static(b"y")).await, Err(UploadError::Overtaken)));
+    second.discard().await;
+    third.write(Bytes::from_static(b"cd")).await.expect("written");
+    assert!(third.finish().await.expect("the file").1.is_some());
+    assert_eq!(fixture.read("docs", "a").await, b"12cd");
+
+    // So it is with files of no bytes, of which nothing is ever written down.
+    let id = begin(&fixture, "empty", 0).await;
+    let add_to = async || fixture.service.add_to_upload(&actor(ANN), id, 0, Keep::Everything, &cause()).await;
+    let (first, second) = (add_to().await.expect("an addition"), add_to().await.expect("another"));
+    assert!(matches!(first.finish().await, Err(UploadError::Overtaken)));
     assert!(second.finish().await.expect("the file").1.is_some());
-    assert_eq!(fixture.read("docs", "a").await, b"abcd");
+    // And with an upload that is ended.
+    let id = begin(&fixture, "b", 4).await;
+    let mut last = fixture.service.add_to_upload(&actor(ANN), id, 0, Keep::Everything, &cause()).await.expect("one");
+    last.write(Bytes::from_static(b"1234")).await.expect("written for nothing");
+    fixture.service.cancel_upload(&actor(ANN), id).await.expect("ended");
+    assert!(matches!(last.finish().await, Err(UploadError::Overtaken)));
+    assert_eq!(fixture.paths("docs").await, ["a", "empty"]);
+    fixture.much_later().await;
+    fixture.assert_sound().await;
+}
+
+async fn of_two_at_the_same_moment_one_counts(kind: Kind) {
+    let fixture = fixture(kind).await;
+    let other = fixture.another().await;
+    for round in 0..20 {
+        // A part in every other round, else the whole file.
+        let bytes: &'static [u8] = if round % 2 == 0 { b"12" } else { b"1234" };
+        let id = begin(&fixture, "a", 4).await;
+        let first = fixture.service.add_to_upload(&actor(ANN), id, 0, Keep::Everything, &cause()).await;
+        let mut first = first.expect("an addition");
+        first.write(Bytes::from_static(bytes)).await.expect("written");
+        let (first, second) = tokio::join!(first.finish(), add(&other, id, 0, b"abcd"));
+        let expected: &[u8] = match (&first, &second) {
+            (Ok(_), Err(UploadError::Offset { received, offset: 0 })) if *received == bytes.len() as u64 => {
+                if bytes.len() < 4 {
+                    assert!(add(&other, id, 2, b"34").await.expect("the rest"));
+                }
+                b"1234"
+            }
+            (Err(UploadError::Overtaken), Ok(true)) => b"abcd",
+            outcomes => panic!("{outcomes:?}"),
+        };
+        assert_eq!(fixture.read("docs", "a").await, expected);
+        fixture.delete(ANN, "docs", "a", false).await.expect("deleted");
+    }
+    fixture.much_later().await;
+    fixture.assert_sound().await;
+}
+
+async fn what_came_is_written_down_from_time_to_time(kind: Kind) {
+    let (quotas, leases) = (Quotas::default(), Leases { upload: Duration::from_secs(8), ..Leases::default() });
+    let fixture = Fixture::with(kind, SfsConfig { quotas, leases, ..SfsConfig::default() }).await;
+    fixture.namespace(ANN, "docs", Visibility::Public).await;
+    // Of a thousand pieces, half may be made so: of 4 bytes each.
+    let id = begin(&fixture, "a", 2000).await;
+    for (keep, kept) in [(Keep::Whole, [0, 0, 0]), (Keep::Everything, [0, 4, 8])] {
+        let mut addition = fixture.service.add_to_upload(&actor(ANN), id, 0, keep, &cause()).await.expect("one");
+        for (bytes, kept) in [b"1234", b"5678", b"90ab"].into_iter().zip(kept) {
+            addition.write(Bytes::from_static(&bytes[..1])).await.expect("written");
+            assert_eq!(received(&fixture, id).await, kept, "{keep:?}");
+            addition.write(Bytes::from_static(&bytes[1..])).await.expect("written");
+            // Nor is it given up while bytes come.
+            fixture.clock.advance(Duration::from_secs(5));
+        }
+        // The process dies.
+        drop(addition);
+    }
+    assert_eq!(received(&fixture, id).await, 8);
+    let rest = vec![b'x'; 1992];
+    assert!(add(&fixture.service, id, 8, &rest).await.expect("the rest"));
+    assert!(fixture.read("docs", "a").await.starts_with(b"12345678xx"));
     fixture.much_later().await;
     fixture.assert_sound().await;
 }

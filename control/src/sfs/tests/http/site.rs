@@ -59,6 +59,11 @@ impl Site {
 
     pub async fn with(quotas: Quotas) -> Self {
         let scratch = Scratch::new(Kind::Sqlite);
+        let store = BlobStore::local(&scratch.folder.path().join("blobs")).expect("a store");
+        Self::on(scratch, store, quotas).await
+    }
+
+    pub async fn on(scratch: Scratch, store: BlobStore, quotas: Quotas) -> Self {
         let steps = [&STEPS[..], &[user_cache::STEP]].concat();
         let database = scratch.open(&steps).await;
         let clock = ManualClock::at(NOW);
@@ -70,7 +75,7 @@ impl Site {
             database: database.clone(),
             publisher: Publisher::new(SOURCE, Encoding::Protobuf, Arc::new(clock.clone())),
             clock: Arc::new(clock.clone()),
-            store: BlobStore::local(&scratch.folder.path().join("blobs")).expect("a store"),
+            store,
         };
         let passwords = PasswordConfig { memory_kib: 64, passes: 1, ..PasswordConfig::default() };
         let config = SfsConfig { quotas, passwords, ..SfsConfig::default() };
@@ -173,9 +178,7 @@ impl Call<'_> {
     }
 
     pub async fn send(self) -> Answer {
-        let (head, body) = self.begin().await.into_parts();
-        let body = axum::body::to_bytes(body, 8 << 20).await.expect("a body").to_vec();
-        Answer { status: head.status.as_u16(), headers: head.headers, body }
+        Answer::of(self.begin().await).await
     }
 }
 
@@ -187,6 +190,12 @@ pub struct Answer {
 }
 
 impl Answer {
+    pub async fn of(response: axum::response::Response) -> Self {
+        let (head, body) = response.into_parts();
+        let body = axum::body::to_bytes(body, 8 << 20).await.expect("a body").to_vec();
+        Self { status: head.status.as_u16(), headers: head.headers, body }
+    }
+
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }

@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use futures_util::{StreamExt, stream};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::site::Site;
 
@@ -53,4 +53,17 @@ async fn what_fails_says_why() {
     site.ann("GET /sse/progress?id=").send().await.refused(400);
     site.nobody("GET /sse/progress?id=t1").send().await.refused(401);
     site.ann("PUT /storage/docs/a?id=a%20b").body("x").send().await.refused(400);
+}
+
+/// Ids are the clients' choice: two users may have the same.
+#[tokio::test]
+async fn a_transfer_is_told_to_whose_it_is_alone() {
+    let site = Site::new().await;
+    site.bob("POST /storage/namespaces").json(&json!({"name": "bobs"})).send().await.ok();
+    let follower = site.bob("GET /sse/progress?id=t1").begin().await;
+    assert_eq!(site.ann("PUT /storage/docs/a?id=t1").body("of Ann's").send().await.status, 201);
+    assert_eq!(site.bob("PUT /storage/bobs/b?id=t1").body("his").send().await.status, 201);
+    let told = told(follower).await;
+    assert!(told.iter().all(|event| event["bytes"].as_u64() <= Some(3)), "{told:?}");
+    assert_eq!(told.last().map(|last| (&last["bytes"], &last["done"])), Some((&3.into(), &true.into())));
 }

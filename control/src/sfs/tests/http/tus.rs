@@ -1,6 +1,9 @@
 //! tus 1.0.0, as its clients speak it.
 
+use std::pin::Pin;
+
 use axum::body::Body;
+use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::stream;
@@ -104,29 +107,58 @@ async fn what_came_before_the_connection_broke_is_kept() {
     part(&site, &at, 0).body(broken).send().await.refused(400);
     assert_eq!(offset(&site, &at).await.header("upload-offset"), "2");
     // The whole request goes: what reads its body ends by itself.
-    let (sender, receiver) = tokio::sync::mpsc::channel::<Result<&str, std::io::Error>>(1);
-    let pieces = stream::unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver)));
-    let request = part(&site, &at, 2).body(Body::from_stream(pieces)).begin();
-    let mut request = Box::pin(request);
-    tokio::select! {
-        biased;
-        _ = &mut request => panic!("nothing came yet"),
-        sent = async { sender.send(Ok("ll")).await?; sender.send(Ok("")).await } => sent.expect("it is read"),
-    }
+    let (sender, request) = slow_part(&site, &at, "ll").await;
     drop(request);
-    part(&site, &at, 2).body("x").send().await.refused(423);
     sender.send(Err(std::io::Error::other("reset"))).await.expect("it is read");
-    drop(sender);
     while offset(&site, &at).await.header("upload-offset") != "4" {
         tokio::task::yield_now().await;
     }
-    loop {
-        match part(&site, &at, 4).body("o").send().await.status {
-            204 => break,
-            status => assert_eq!(status, 423),
-        }
-    }
+    assert_eq!(part(&site, &at, 4).body("o").send().await.status, 204);
     assert_eq!(site.read("docs/a").await, "hello");
+}
+
+type Sender = tokio::sync::mpsc::Sender<Result<&'static str, std::io::Error>>;
+
+/// A part at byte 2 that has begun with `text`, and does not end before its sender does.
+async fn slow_part<'s>(
+    site: &'s Site,
+    at: &str,
+    text: &'static str,
+) -> (Sender, Pin<Box<dyn Future<Output = Response<Body>> + 's>>) {
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    let pieces = stream::unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver)));
+    let mut request: Pin<Box<dyn Future<Output = _> + 's>> =
+        Box::pin(part(site, at, 2).body(Body::from_stream(pieces)).begin());
+    tokio::select! {
+        biased;
+        _ = &mut request => panic!("nothing came yet"),
+        // The second is taken once the first was.
+        sent = async { sender.send(Ok(text)).await?; sender.send(Ok("")).await } => sent.expect("it is read"),
+    }
+    (sender, request)
+}
+
+/// A client that has lost its connection goes on at once, although nobody here has noticed.
+#[tokio::test]
+async fn who_comes_later_overtakes() {
+    let site = Site::new().await;
+    let at = begin(&site, "a", 5).await;
+    part(&site, &at, 0).body("he").send().await;
+    let (sender, request) = slow_part(&site, &at, "yx").await;
+    assert_eq!(part(&site, &at, 2).body("l").send().await.header("upload-offset"), "3");
+    drop(sender);
+    let overtaken = Answer::of(request.await).await.refused(400);
+    assert!(overtaken.contains("a later request goes on"), "{overtaken}");
+    assert_eq!(part(&site, &at, 3).body("lo").send().await.status, 204);
+    assert_eq!(site.read("docs/a").await, "hello");
+    // The owner ends it, whoever adds to it.
+    let at = begin(&site, "b", 5).await;
+    part(&site, &at, 0).body("he").send().await;
+    let (sender, request) = slow_part(&site, &at, "llo").await;
+    assert_eq!(site.ann(&format!("DELETE {at}")).header("tus-resumable", "1.0.0").send().await.status, 204);
+    drop(sender);
+    Answer::of(request.await).await.refused(400);
+    site.ann("GET /storage/docs/b").send().await.refused(404);
 }
 
 #[tokio::test]

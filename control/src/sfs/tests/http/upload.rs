@@ -3,12 +3,16 @@
 use axum::body::Body;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use edd_events::database::Kind;
+use edd_servers::disk::Disk;
 use futures_util::stream;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::site::Site;
+use crate::scratch::Scratch;
 use crate::sfs::config::Quotas;
+use crate::sfs::storage::BlobStore;
 use crate::sfs::tests::fixture::checksum;
 
 fn etag(bytes: &str) -> String {
@@ -131,6 +135,37 @@ async fn quotas_and_limits_name_themselves() {
     let problem = site.ann("PUT /storage/docs/c").header("accept", "application/problem+json").body("123").send().await;
     let problem = problem.json();
     assert_eq!((&problem["status"], problem["request_id"].is_string()), (&json!(507), true), "{problem}");
+}
+
+/// Another 507: nobody has to delete anything of their own.
+#[tokio::test]
+async fn a_full_disk_is_said_to_be_full_and_leaves_what_was_there() {
+    let Some(disk) = Disk::mount("uploads over HTTP to a full disk", 4) else { return };
+    let store = BlobStore::local(&disk.path().join("blobs")).expect("a store");
+    let site = Site::on(Scratch::new(Kind::Sqlite), store, Quotas::default()).await;
+    site.file("docs/a", "old").await;
+    let at = site.ann("POST /storage/tus").header("tus-resumable", "1.0.0").header("upload-length", "5");
+    let metadata = ["docs", "b"].map(|text| STANDARD.encode(text));
+    let at = at.header("upload-metadata", &format!("namespace {},filename {}", metadata[0], metadata[1])).send().await;
+    let at = at.header("location").to_owned();
+    let part = || {
+        let call = site.ann(&format!("PATCH {at}")).header("tus-resumable", "1.0.0").header("upload-offset", "0");
+        call.header("content-type", "application/offset+octet-stream").body("bytes").send()
+    };
+    disk.fill();
+    let body = "--XX\r\nContent-Disposition: form-data; name=\"f\"; filename=\"x\"\r\n\r\nnew\r\n--XX--\r\n";
+    let form = site.ann("POST /storage/docs/a?overwrite=true").body(body);
+    let form = form.header("content-type", "multipart/form-data; boundary=XX");
+    let raw = site.ann("PUT /storage/docs/a?overwrite=true").body("new");
+    for refused in [form.send().await, raw.send().await, part().await] {
+        assert!(refused.refused(507).contains("no room left"), "a quota says another thing");
+    }
+    disk.free();
+    assert_eq!(site.read("docs/a").await, "old");
+    site.ann("GET /storage/docs/b").send().await.refused(404);
+    // It may be tried again.
+    assert_eq!(part().await.status, 204);
+    assert_eq!(site.read("docs/b").await, "bytes");
 }
 
 /// What is no name of a file, however it is written.
