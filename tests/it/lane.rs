@@ -36,10 +36,26 @@ fn framings(body: &[u8]) -> [(Vec<u8>, bool); 3] {
     [(sized, true), (chunked, true), (unsized_answer, false)]
 }
 
-/// A connection in the clear, and one over TLS that speaks HTTP/1.1.
-async fn clients(edd: &Edd) -> [Connection; 2] {
-    let client = Client::trusting(&edd.local_authority()).alpn(&["http/1.1"]);
-    [edd.connect().await, client.connect(edd.https, "cloud.localhost").await.expect("a handshake").0]
+/// What a client speaks HTTP/1.1 over.
+#[derive(Clone, Copy, Debug)]
+enum Over {
+    Tcp,
+    Tls,
+}
+
+impl Over {
+    const BOTH: [Self; 2] = [Self::Tcp, Self::Tls];
+
+    /// A client, which has to ask before edd gives it up as silent.
+    async fn connect(self, edd: &Edd) -> Connection {
+        match self {
+            Self::Tcp => edd.connect().await,
+            Self::Tls => {
+                let client = Client::trusting(&edd.local_authority()).alpn(&["http/1.1"]);
+                client.connect(edd.https, "cloud.localhost").await.expect("a handshake").0
+            }
+        }
+    }
 }
 
 /// An upstream that sends `head` and then bytes without end, and counts them.
@@ -85,7 +101,8 @@ async fn bodies_pass_unchanged_however_they_are_delimited() {
                 })
                 .await;
                 let edd = Edd::gateway(upstream.routes()).start().await;
-                for mut client in clients(&edd).await {
+                for over in Over::BOTH {
+                    let mut client = over.connect(&edd).await;
                     for _ in 0..2 {
                         client.send(GET).await;
                         let got = client.response().await;
@@ -115,7 +132,8 @@ async fn pipelined_requests_are_answered_in_order() {
     })
     .await;
     let edd = Edd::gateway(upstream.routes()).start().await;
-    for mut client in clients(&edd).await {
+    for over in Over::BOTH {
+        let mut client = over.connect(&edd).await;
         let requests: String = (0..40)
             .map(|number| match number % 4 {
                 3 => format!("POST /{number} HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\n\r\nabc"),
@@ -155,7 +173,8 @@ async fn interim_answers_are_passed_on() {
         ["HTTP/1.1 100 Continue\r\n\r\n", hint, hint, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"].concat();
     let upstream = RawUpstream::answering(answer).await;
     let edd = Edd::gateway(upstream.routes()).start().await;
-    for mut client in clients(&edd).await {
+    for over in Over::BOTH {
+        let mut client = over.connect(&edd).await;
         client.send(GET).await;
         let answer = client.response().await;
         assert_eq!((answer.status, answer.text(), &answer.interim[..]), (200, "ok", &[103, 103][..]));
@@ -177,7 +196,8 @@ async fn a_client_that_leaves_within_a_body_takes_the_target_with_it() {
     for framing in [LONG, "HTTP/1.1 200 OK\r\n\r\n"] {
         let (upstream, _) = endless(framing).await;
         let edd = Edd::gateway(upstream.routes()).start().await;
-        for (number, mut client) in clients(&edd).await.into_iter().enumerate() {
+        for (number, over) in Over::BOTH.into_iter().enumerate() {
+            let mut client = over.connect(&edd).await;
             client.send(GET).await;
             let head = client.head().await.expect("a head");
             client.discard(10 * MIB as u64).await;
@@ -193,7 +213,7 @@ async fn a_client_that_leaves_within_a_body_takes_the_target_with_it() {
 async fn a_removed_route_ends_within_a_body() {
     let (upstream, _) = endless(LONG).await;
     let edd = Edd::gateway(upstream.routes()).env("EDD_DRAIN_SECONDS", "1").start().await;
-    let mut clients = clients(&edd).await;
+    let mut clients = [Over::Tcp.connect(&edd).await, Over::Tls.connect(&edd).await];
     let mut ids = Vec::new();
     for client in &mut clients {
         client.send(GET).await;
@@ -215,7 +235,7 @@ async fn a_drain_waits_for_the_end_of_a_body() {
     let answer = framings(&sent)[0].0.clone();
     let upstream = RawUpstream::answering(answer).await;
     let mut edd = Edd::gateway(upstream.routes()).start().await;
-    let mut clients = clients(&edd).await;
+    let mut clients = [Over::Tcp.connect(&edd).await, Over::Tls.connect(&edd).await];
     for client in &mut clients {
         client.send(GET).await;
         client.head().await.expect("a head");
@@ -250,7 +270,8 @@ async fn a_body_that_stops_looks_cut() {
         .await;
         let routes = format!("routes: [{{target: '{}', timeouts: {{read: 300ms}}}}]", upstream.address);
         let edd = Edd::gateway(routes).start().await;
-        for mut client in clients(&edd).await {
+        for over in Over::BOTH {
+            let mut client = over.connect(&edd).await;
             client.send(GET).await;
             assert_eq!(client.try_response("GET").await.err(), Some(Broken::Truncated));
         }
@@ -297,7 +318,8 @@ async fn a_client_that_reads_nothing_costs_no_memory() {
         ));
         let edd = edd.start().await;
         let before = edd.resident_kib();
-        for mut client in clients(&edd).await {
+        for over in Over::BOTH {
+            let mut client = over.connect(&edd).await;
             let already = sent.load(Ordering::Relaxed);
             client.send(GET).await;
             client.head().await.expect("a head");

@@ -55,7 +55,7 @@ impl Browser {
 
     /// What a person would read.
     pub async fn text(&mut self) -> String {
-        self.evaluate("document.body.innerText").await.as_str().unwrap_or_default().to_owned()
+        self.evaluate("document.body?.innerText").await.as_str().unwrap_or_default().to_owned()
     }
 
     /// What a script of the page comes to; promises are awaited.
@@ -65,6 +65,8 @@ impl Browser {
         self.page.send(Message::text(ask.to_string())).await.expect("an open page");
         let answer = self.page.next().await.expect("an open page").expect("an answer");
         let mut answer: Value = serde_json::from_str(answer.to_text().expect("text")).expect("JSON");
+        let thrown = &answer["result"]["exceptionDetails"];
+        assert!(thrown.is_null(), "{script}: {thrown}");
         answer["result"]["result"]["value"].take()
     }
 }

@@ -29,7 +29,8 @@ const REPORT_TIMEOUT: Duration = Duration::from_secs(20);
 const SETTLE_TIME: Duration = Duration::from_millis(300);
 /// Between two tries to connect.
 const CONNECT_POLL: Duration = Duration::from_millis(10);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// A packet that came before the link carried anything is sent again after a second; a new one is sooner.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(250);
 /// A container that never answered gets this long to end.
 const FAILED_GRACE: Duration = Duration::from_secs(1);
 /// Tells a container's processes whose they are, and us.

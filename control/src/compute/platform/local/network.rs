@@ -45,19 +45,28 @@ impl Bridge {
             ip(&format!("link add {} type bridge\n", bridge.name))?;
         }
         let Self { name, address, prefix_len } = &bridge;
-        ip(&format!("addr replace {address}/{prefix_len} dev {name}\nlink set {name} up\n"))?;
+        let mac = mac(*address);
+        // Left alone, a bridge has one of its links' MAC address, and another one when that goes.
+        ip(&format!(
+            "link set {name} address {mac}\naddr replace {address}/{prefix_len} dev {name}\nlink set {name} up\n"
+        ))?;
         Ok(bridge)
     }
 
-    /// Links a process's network to the bridge by `eth0`. The link goes with that network.
-    pub(super) fn link(&self, id: &ContainerId, pid: i32) -> io::Result<()> {
+    /// Links the network of a process that is to have `address` to the bridge by `eth0`. The link goes with that
+    /// network.
+    pub(super) fn link(&self, id: &ContainerId, address: Ipv4Addr, pid: i32) -> io::Result<()> {
         let near = self.near(id);
+        // Told who has the address, the machine does not ask: a question that comes before the link carries anything
+        // is asked again a second later.
         ip(&format!(
-            "link add {near} type veth peer name eth0 netns {pid}\n\
+            "link add {near} type veth peer name eth0 address {mac} netns {pid}\n\
              link set {near} master {bridge}\n\
              link set {near} type bridge_slave isolated on\n\
-             link set {near} up\n",
-            bridge = self.name
+             link set {near} up\n\
+             neigh replace {address} lladdr {mac} dev {bridge} nud stale\n",
+            bridge = self.name,
+            mac = mac(address),
         ))
     }
 
@@ -113,6 +122,14 @@ impl Pool {
     pub(super) fn free(&self, taken: &BTreeSet<Ipv4Addr>) -> Option<Ipv4Addr> {
         self.0.hosts().skip(1).find(|address| !taken.contains(address))
     }
+}
+
+/// The MAC address that goes with an address, one of those that anybody may give out (IEEE 802, 8.4). Whoever has the
+/// address after a restart, or after somebody else, is found at once: with another MAC address, the machine would send
+/// to the former one for half a minute.
+fn mac(address: Ipv4Addr) -> String {
+    let [a, b, c, d] = address.octets();
+    format!("02:ed:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
 }
 
 fn first(network: Ipv4Net) -> Ipv4Addr {

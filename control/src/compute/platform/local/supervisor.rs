@@ -99,7 +99,7 @@ impl Container {
             cgroup.enter(pid)?;
         }
         if let Some(bridge) = &self.plan.bridge {
-            bridge.link(&self.plan.record.spec.id, pid)?;
+            bridge.link(&self.plan.record.spec.id, self.plan.record.address, pid)?;
         }
         // Known before anything of the tenant runs.
         self.home.save_run(&Run::new(ProcessId::of(pid)?, &self.plan)?)?;

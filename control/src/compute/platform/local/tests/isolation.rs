@@ -66,6 +66,7 @@ pub(super) use on_tiers;
 
 on_tiers! {
     containers_do_not_reach_one_another: Root;
+    an_address_is_found_where_it_was: Root;
     root_in_a_container_has_no_power_over_the_machine: Root, User;
     the_death_of_a_keeper_ends_the_container: Root, User, Plain;
     what_an_edd_left_is_cleared_away: Root;
@@ -85,6 +86,27 @@ async fn containers_do_not_reach_one_another(here: &Here) {
     let (exit, said) = run(&local, one.id, &reach(&address.to_string())).await;
     assert_ne!(exit, Exit::Code(0), "{said}");
     end(here, &local, &[one.id, other.id]).await;
+}
+
+/// The machine remembers for half a minute which MAC address goes with an address, and sends there.
+async fn an_address_is_found_where_it_was(here: &Here) {
+    let local = here.local().await;
+    let (neighbour, one, heir) = (spec("neighbour"), spec("one"), spec("heir"));
+    started(&local, &neighbour).await;
+    let before = place(&local, &one).await;
+    local.stop(one.id, Duration::from_secs(1)).await.expect("stopped");
+    assert_eq!(place(&local, &one).await, before, "after a restart");
+    local.delete(one.id).await.expect("deleted");
+    assert_eq!(place(&local, &heir).await, before, "of who comes after");
+    end(here, &local, &[neighbour.id, heir.id]).await;
+}
+
+/// The address and the MAC address of a container that is started.
+async fn place(local: &Local, spec: &Spec) -> (std::net::IpAddr, String) {
+    let address = started(local, spec).await.address.expect("an address");
+    let (exit, mac) = run(local, spec.id, "cat /sys/class/net/eth0/address").await;
+    assert_eq!(exit, Exit::Code(0), "{mac}");
+    (address, mac)
 }
 
 async fn root_in_a_container_has_no_power_over_the_machine(here: &Here) {
