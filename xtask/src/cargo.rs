@@ -1,11 +1,11 @@
 //! Cargo as every task runs it: from the workspace's root, with one known target folder.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::cache;
-use crate::failure::Failure;
+use crate::failure::{Failure, run};
 use crate::install::Reach;
 
 pub struct Cargo {
@@ -30,8 +30,15 @@ impl Cargo {
 
     /// `cargo words...`, ready to run.
     pub fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
-        command.args(words).current_dir(&self.root).env("CARGO_TARGET_DIR", &self.target);
+        let mut command = self.program(&self.program);
+        command.args(words);
+        command
+    }
+
+    /// A program that runs cargo.
+    pub fn program(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(&self.root).env("CARGO_TARGET_DIR", &self.target);
         // What cargo tells this program of its own package would make build scripts, ring's for one, run again: half the
         // tree is built anew then whenever somebody changes between `cargo xtask` and plain cargo.
         for (name, _) in std::env::vars_os() {
@@ -49,6 +56,21 @@ impl Cargo {
             }
         }
         command
+    }
+
+    /// A program from crates.io in our cache folder, built when it is absent or of another release.
+    pub fn tool(&self, name: &str, release: &str) -> Result<PathBuf, Failure> {
+        let tools = cache::folder()?.join("tools");
+        let program = tools.join("bin").join(name);
+        let version = Command::new(&program).arg("--version").output();
+        if version.is_ok_and(|output| output.stdout.trim_ascii() == format!("{name} {release}").as_bytes()) {
+            return Ok(program);
+        }
+        eprintln!("xtask: building {name} {release} into {}", tools.display());
+        let mut command = self.command(&["install", "--locked", "--force", name, "--version", release]);
+        // Its build products would stay in our target folder for ever.
+        command.env_remove("CARGO_TARGET_DIR").arg("--root").arg(&tools);
+        run(&mut command).map(|()| program)
     }
 }
 

@@ -1,12 +1,12 @@
 //! `cargo xtask lint`: what a change must pass before anybody reads it.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::cargo::{self, Cargo};
 use crate::failure::{Failure, run};
-use crate::{cache, install, machine, tool};
+use crate::{install, machine, tool};
 
 /// deny.toml is written for this release.
 const CARGO_DENY: &str = "0.20.2";
@@ -19,7 +19,7 @@ pub fn lint() -> Result<(), Failure> {
     run(&mut cargo.command(&["fmt", "--all", "--check"]))?;
     let clippy = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
     run(&mut cargo.command(&clippy))?;
-    let deny = cargo_deny(&cargo)?;
+    let deny = cargo.tool("cargo-deny", CARGO_DENY)?;
     let checks = ["--workspace", "--locked", "check", "bans", "licenses", "sources"];
     run(Command::new(deny).args(checks).current_dir(cargo::root()?))
 }
@@ -57,21 +57,6 @@ fn foreign_source(lock: &str) -> Option<(usize, &str)> {
         let source = line.strip_prefix("source = ")?.trim_matches('"');
         (source != CRATES_IO).then_some((index + 1, source))
     })
-}
-
-/// The cargo-deny of our cache folder, built when it is absent or of another release.
-fn cargo_deny(cargo: &Cargo) -> Result<PathBuf, Failure> {
-    let tools = cache::folder()?.join("tools");
-    let program = tools.join("bin/cargo-deny");
-    let version = Command::new(&program).arg("--version").output();
-    if version.is_ok_and(|output| output.stdout.trim_ascii() == format!("cargo-deny {CARGO_DENY}").as_bytes()) {
-        return Ok(program);
-    }
-    eprintln!("xtask: building cargo-deny {CARGO_DENY} into {}", tools.display());
-    let mut command = cargo.command(&["install", "--locked", "--force", "cargo-deny", "--version", CARGO_DENY]);
-    // Its build products would stay in our target folder for ever.
-    command.env_remove("CARGO_TARGET_DIR").arg("--root").arg(&tools);
-    run(&mut command).map(|()| program)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 mod cache;
 mod cargo;
 mod failure;
+mod fuzz;
 mod install;
 mod lint;
 mod machine;
@@ -51,6 +52,7 @@ fn perform(task: Task) -> Result<(), Failure> {
         Task::BenchContainers { args } => bench("edd", "containers", &args),
         Task::BenchFiles { args } => bench("edd", "files", &args),
         Task::BenchSsh { args } => bench("edd", "ssh", &args),
+        Task::Fuzz { args } => fuzz::fuzz(&args),
         Task::BenchPeers { args } => peers::bench(&args),
     }
 }

@@ -17,6 +17,8 @@ cargo xtask <task>
   bench files [ARGS]   the file share beside nginx; `bench files --help` lists ARGS
   bench peers [ARGS]   edd beside nginx, haproxy, envoy and caddy; `bench peers --help` lists ARGS
   bench ssh [ARGS]     SSH through edd beside straight and `ssh -J`; `bench ssh --help` lists ARGS
+  fuzz [TARGET] [--seconds N]
+                       coverage-guided fuzzing of one target of fuzz/, or of each, for N seconds (60)
   setup                only install what is missing
   help                 this text
 
@@ -36,6 +38,7 @@ pub enum Task {
     BenchFiles { args: Vec<String> },
     BenchPeers { args: Vec<String> },
     BenchSsh { args: Vec<String> },
+    Fuzz { args: Vec<String> },
     Setup,
     Help,
 }
@@ -48,6 +51,7 @@ impl Task {
         let mut args: Vec<String> = words.collect();
         let task = match name.as_str() {
             "up" => return Ok(Self::Up { args }),
+            "fuzz" => return Ok(Self::Fuzz { args }),
             "test" => {
                 let full = args.iter().any(|word| word == "--full");
                 args.retain(|word| word != "--full");
@@ -89,8 +93,9 @@ mod tests {
     }
 
     #[test]
-    fn up_and_bench_pass_their_arguments_on() {
+    fn some_tasks_take_arguments_of_their_own() {
         assert_eq!(parse("up --json --routes r.yaml"), Ok(Task::Up { args: words("--json --routes r.yaml") }));
+        assert_eq!(parse("fuzz ssh_login"), Ok(Task::Fuzz { args: words("ssh_login") }));
         assert_eq!(parse("bench table"), Ok(Task::Bench { args: words("table") }));
         assert_eq!(parse("bench peers --rounds 2"), Ok(Task::BenchPeers { args: words("--rounds 2") }));
         assert_eq!(parse("bench containers --sleeps 3"), Ok(Task::BenchContainers { args: words("--sleeps 3") }));
@@ -127,6 +132,7 @@ mod tests {
             "bench files",
             "bench peers",
             "bench ssh",
+            "fuzz",
             "setup",
             "help",
         ] {

@@ -18,6 +18,7 @@ mod channel;
 mod connection;
 pub mod directory;
 pub mod exec;
+mod forwards;
 mod inbox;
 mod jump;
 pub mod keys;

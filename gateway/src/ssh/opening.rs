@@ -1,23 +1,18 @@
-//! Channels that a client opens, and ports that it asks for: each leads to the container, or to a reason why not.
+//! Channels that a client opens: each leads to the container, or to a reason why not.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use russh::server::{ChannelOpenHandle, Msg};
 use russh::{Channel, ChannelOpenFailure, client};
 
-use crate::ssh::admission::Refusal;
 use crate::ssh::channel::{self, Meter, Pair};
 use crate::ssh::jump;
 use crate::ssh::leg::Leg;
 use crate::ssh::program::Stage;
 use crate::ssh::requests::{self, Desk};
 use crate::ssh::session::{Line, Session, Way};
-use crate::ssh::session_events::{ChannelKind, Forward};
+use crate::ssh::session_events::ChannelKind;
 use crate::ssh::upstream::{Origin, Upstream, connect_failed};
-
-/// Longest wait for a container's answer to a port that is asked for.
-const FORWARD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A channel that a client wants to open.
 #[derive(Debug)]
@@ -135,45 +130,4 @@ async fn until<T>(over: impl Future<Output = T>, serving: impl Future<Output = R
 fn prohibited(why: &str) -> ChannelOpenFailure {
     let code = ChannelOpenFailure::AdministrativelyProhibited.code();
     ChannelOpenFailure::Other { code, reason: why.to_owned() }
-}
-
-impl Session {
-    /// The container listens for the client (`-R`). The port that it listens on; none: it does not.
-    pub async fn listen(&self, address: &str, port: u32) -> Option<u32> {
-        self.asked_for().set_forward();
-        let given = self.global(async |upstream| upstream.handle().tcpip_forward(address, port).await).await?;
-        let port = if port == 0 { given } else { port };
-        self.log.forwarded(&Forward::Tcp { address: address.to_owned(), port });
-        Some(port)
-    }
-
-    pub async fn unlisten(&self, address: &str, port: u32) -> bool {
-        self.global(async |upstream| upstream.handle().cancel_tcpip_forward(address, port).await).await.is_some()
-    }
-
-    pub async fn listen_at_path(&self, path: &str) -> bool {
-        self.asked_for().set_forward();
-        let done = self.global(async |upstream| upstream.handle().streamlocal_forward(path).await).await;
-        if done.is_some() {
-            self.log.forwarded(&Forward::StreamLocal { path: path.to_owned() });
-        }
-        done.is_some()
-    }
-
-    pub async fn unlisten_at_path(&self, path: &str) -> bool {
-        self.global(async |upstream| upstream.handle().cancel_streamlocal_forward(path).await).await.is_some()
-    }
-
-    /// Asks the container's sshd. None: it refuses, or there is none.
-    async fn global<T>(&self, ask: impl AsyncFnOnce(&Upstream) -> Result<T, russh::Error>) -> Option<T> {
-        let asking = async {
-            let Leg::Sshd(upstream) = self.leg().await? else {
-                return Err(Refusal::new("no_sshd", "the container has no SSH server"));
-            };
-            // Refused, or the connection is over, which ends the session.
-            ask(&upstream).await.map_err(|error| Refusal::new("forward", error.to_string()))
-        };
-        let asking = self.kill.token().run_until_cancelled(tokio::time::timeout(FORWARD_TIMEOUT, asking)).await;
-        asking?.ok()?.ok()
-    }
 }

@@ -10,14 +10,15 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::ssh::admission::{Admission, Attempt};
+use crate::ssh::forwards::{Forwards, Wish};
 use crate::ssh::inbox::{Inbox, Inboxes, Stream};
 use crate::ssh::kill_switch::KillSwitch;
 use crate::ssh::knock::Knock;
-use crate::ssh::opening::{self, Wish};
+use crate::ssh::opening;
 use crate::ssh::requests::{Request, Terminal};
 use crate::ssh::service::Service;
 use crate::ssh::session::Session;
-use crate::ssh::session_events::LoggedIn;
+use crate::ssh::session_events::{Forward, LoggedIn};
 use crate::ssh::upstream::{Origin, fingerprint};
 
 /// Longest version line of a client that is told, in characters.
@@ -34,6 +35,8 @@ pub struct FromClient {
     /// Who the last signature proved the client to be, and by which name it came.
     admitted: Option<(Admission, String)>,
     session: Option<Arc<Session>>,
+    /// Of the session.
+    forwards: Option<Forwards>,
     logged_in: Option<oneshot::Sender<Arc<Session>>>,
 }
 
@@ -61,6 +64,7 @@ impl FromClient {
             knock,
             admitted: None,
             session: None,
+            forwards: None,
             logged_in: Some(logged_in),
         }
     }
@@ -84,7 +88,13 @@ impl FromClient {
         }
     }
 
-    fn open(&self, wish: Wish, channel: Channel<Msg>, reply: ChannelOpenHandle) -> Result<(), russh::Error> {
+    /// None: it is answered in its turn.
+    fn wished(&self, wish: Wish) -> Option<bool> {
+        let is_taken = self.forwards.as_ref().is_some_and(|forwards| forwards.take(wish));
+        if is_taken { None } else { Some(false) }
+    }
+
+    fn open(&self, wish: opening::Wish, channel: Channel<Msg>, reply: ChannelOpenHandle) -> Result<(), russh::Error> {
         // Without a session, nobody is logged in; a reply that is dropped is a refusal.
         if let Some(session) = &self.session {
             tokio::spawn(opening::serve(Arc::clone(session), wish, channel, reply));
@@ -150,6 +160,7 @@ impl Handler for FromClient {
         let (service, kill, inboxes) = (Arc::clone(&self.service), self.kill.clone(), self.inboxes.clone());
         let session = Arc::new(Session::new(service, admission, id, kill, protocol.handle(), inboxes, log));
         self.session = Some(Arc::clone(&session));
+        self.forwards = Some(Forwards::of(Arc::clone(&session)));
         if let Some(logged_in) = self.logged_in.take() {
             // Nobody waits any more: the connection is being cut.
             let _ = logged_in.send(session);
@@ -163,7 +174,7 @@ impl Handler for FromClient {
         reply: ChannelOpenHandle,
         _protocol: &mut Protocol,
     ) -> Result<(), russh::Error> {
-        self.open(Wish::Session, channel, reply)
+        self.open(opening::Wish::Session, channel, reply)
     }
 
     async fn channel_open_direct_tcpip(
@@ -177,7 +188,7 @@ impl Handler for FromClient {
         _protocol: &mut Protocol,
     ) -> Result<(), russh::Error> {
         let origin = Origin { address: from.to_owned(), port: from_port };
-        self.open(Wish::TcpIp { host: host.to_owned(), port, origin }, channel, reply)
+        self.open(opening::Wish::TcpIp { host: host.to_owned(), port, origin }, channel, reply)
     }
 
     async fn channel_open_direct_streamlocal(
@@ -187,7 +198,7 @@ impl Handler for FromClient {
         reply: ChannelOpenHandle,
         _protocol: &mut Protocol,
     ) -> Result<(), russh::Error> {
-        self.open(Wish::StreamLocal { path: path.to_owned() }, channel, reply)
+        self.open(opening::Wish::StreamLocal { path: path.to_owned() }, channel, reply)
     }
 
     async fn channel_open_confirmation(
@@ -321,11 +332,8 @@ impl Handler for FromClient {
         address: &str,
         port: &mut u32,
         _protocol: &mut Protocol,
-    ) -> Result<bool, russh::Error> {
-        let Some(session) = &self.session else { return Ok(false) };
-        let given = session.listen(address, *port).await;
-        *port = given.unwrap_or(*port);
-        Ok(given.is_some())
+    ) -> Result<Option<bool>, russh::Error> {
+        Ok(self.wished(Wish::Begin(Forward::Tcp { address: address.to_owned(), port: *port })))
     }
 
     async fn cancel_tcpip_forward(
@@ -333,18 +341,23 @@ impl Handler for FromClient {
         address: &str,
         port: u32,
         _protocol: &mut Protocol,
-    ) -> Result<bool, russh::Error> {
-        let Some(session) = &self.session else { return Ok(false) };
-        Ok(session.unlisten(address, port).await)
+    ) -> Result<Option<bool>, russh::Error> {
+        Ok(self.wished(Wish::End(Forward::Tcp { address: address.to_owned(), port })))
     }
 
-    async fn streamlocal_forward(&mut self, path: &str, _protocol: &mut Protocol) -> Result<bool, russh::Error> {
-        let Some(session) = &self.session else { return Ok(false) };
-        Ok(session.listen_at_path(path).await)
+    async fn streamlocal_forward(
+        &mut self,
+        path: &str,
+        _protocol: &mut Protocol,
+    ) -> Result<Option<bool>, russh::Error> {
+        Ok(self.wished(Wish::Begin(Forward::StreamLocal { path: path.to_owned() })))
     }
 
-    async fn cancel_streamlocal_forward(&mut self, path: &str, _protocol: &mut Protocol) -> Result<bool, russh::Error> {
-        let Some(session) = &self.session else { return Ok(false) };
-        Ok(session.unlisten_at_path(path).await)
+    async fn cancel_streamlocal_forward(
+        &mut self,
+        path: &str,
+        _protocol: &mut Protocol,
+    ) -> Result<Option<bool>, russh::Error> {
+        Ok(self.wished(Wish::End(Forward::StreamLocal { path: path.to_owned() })))
     }
 }

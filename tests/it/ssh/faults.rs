@@ -3,19 +3,19 @@
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
+use edd_servers::nats::Nats;
+use edd_servers::postgres::Postgres;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 
-use super::revocation::AT_ONCE;
 use super::tenancy::newcomer;
 use super::transfer::Transfer;
 use crate::harness::traces::processes;
-use crate::harness::{Deployment, Role, Tenant, until, within};
+use crate::harness::{Deployment, LogLine, Role, Tenant, until, within};
 
 /// Clients that stop reading.
 const STALLED: u64 = 8;
@@ -65,10 +65,9 @@ async fn a_death_in_mid_transfer_is_noticed_at_either_end() {
         let mut transfer = Transfer::begin(&site).await;
         for process in processes(&made.id, None) {
             // One that has ended already is as dead as it should be.
-            let _ = kill_process(Pid::from_raw(process.cast_signed()).expect("no process is 0"), Signal::KILL);
+            let _ = kill_process(pid(process), Signal::KILL);
         }
-        let took = transfer.ended(Instant::now(), site.port, false).await;
-        assert!(took < AT_ONCE, "the container's death took {took:?}");
+        transfer.ends_at_once("the container's death", site.port, false).await;
         assert_ne!(transfer.exit().expect("it ended").code(), Some(0));
         tenant.until_status(&made.id, "running").await;
         (tenant.user.clone(), made, site)
@@ -77,8 +76,7 @@ async fn a_death_in_mid_transfer_is_noticed_at_either_end() {
     let mut transfer = Transfer::begin(&site).await;
     let host_key = site.host_key.clone();
     deployment.process(Role::Up).signal(Signal::KILL);
-    let took = transfer.ended(Instant::now(), site.port, false).await;
-    assert!(took < AT_ONCE, "the gateway's death took {took:?}");
+    transfer.ends_at_once("the gateway's death", site.port, false).await;
     assert_ne!(transfer.exit().expect("it ended").code(), Some(0));
     deployment.process(Role::Up).wait_exit().await;
     deployment.forget(Role::Up);
@@ -91,6 +89,42 @@ async fn a_death_in_mid_transfer_is_noticed_at_either_end() {
     tenant.done(&format!("DELETE /compute/containers/{}", made.id), Value::Null).await;
     tenant.until_gone(&made.id).await;
     deployment.stop().await;
+}
+
+/// The container has no server that lets the gateway in, and compute, which runs what is asked for, is killed: while it
+/// is about to begin one program, and while another one runs. Both are told, and the next login finds all as it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn compute_dies_while_it_begins_a_session() {
+    let nats = Nats::start();
+    let mut deployment = Deployment::separate(&nats, Postgres::shared());
+    deployment.start().await;
+    let (site, mut runs, begins) = {
+        let (_tenant, _, site, _) = newcomer(&deployment).await;
+        let control = site.dir().join("ctl").display().to_string();
+        let runs = site.ssh(&["-M", "-S", &control, "gw", "echo in; sleep 1000"]).start();
+        runs.stdout.wait("a session", |lines| lines.first().map(|line| assert_eq!(line, "in"))).await;
+        // It takes the order, and never comes to it.
+        kill_process(pid(deployment.process(Role::Compute).pid()), Signal::STOP).expect("it runs");
+        let begins = site.ssh(&["-S", &control, "gw", "echo never"]).start();
+        let is_asked = |line: &LogLine| line.field("event") == "ssh_channel" && line.field("target") == "echo never";
+        deployment.gateway().wait_log("an order", is_asked).await;
+        (site, runs, begins)
+    };
+    assert!(runs.is_running(), "compute is slow, and not gone");
+    deployment.end(Role::Compute, Signal::KILL).await;
+    let begun = begins.output().await;
+    assert_eq!((begun.code, begun.stdout.as_str()), (Some(126), ""), "{begun:?}");
+    assert!(begun.stderr.contains("edd: "), "it is told why: {begun:?}");
+    let ran = runs.output().await;
+    assert_ne!(ran.code, Some(0), "{ran:?}");
+    assert!(ran.stderr.contains("lost sight of the program"), "{ran:?}");
+    deployment.start_one(Role::Compute).await;
+    site.until_login().await;
+    deployment.stop().await;
+}
+
+fn pid(process: u32) -> Pid {
+    Pid::from_raw(process.cast_signed()).expect("no process is 0")
 }
 
 /// A container that sleeps is woken by who may log in, and by nobody else.

@@ -7,15 +7,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::time::Instant;
 
 use super::site::Site;
 use crate::harness::within;
 
 /// Between two looks.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// A connection in the state ESTABLISHED, as /proc/net/tcp has it.
-const ESTABLISHED: &str = "01";
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// So many looks take two seconds on a machine that does nothing else, and longer on one that is busy: so does what is
+/// looked for.
+const AT_ONCE_LOOKS: u32 = 150;
+/// A connection in the state TIME_WAIT, as /proc/net/tcp has it: nobody holds it, and nothing is left to be sent.
+const TIME_WAIT: &str = "06";
 
 /// OpenSSH, receiving; killed when dropped.
 pub struct Transfer {
@@ -63,20 +65,23 @@ impl Transfer {
         kill_process(Pid::from_child(&self.child), Signal::STOP).expect("it runs");
     }
 
-    /// How long after `since` it took until neither leg was left: the process over there is gone, the gateway's socket is
-    /// closed, and, unless it is frozen, the client has ended.
-    pub async fn ended(&mut self, since: Instant, gateway_port: u16, is_frozen: bool) -> Duration {
-        let what = format!("{} to end", self.mark);
-        within(&what, async {
-            while is_anywhere(&self.mark)
-                || is_connected(gateway_port, self.port)
-                || !is_frozen && self.exit().is_none()
-            {
-                tokio::time::sleep(LOOK_EVERY).await;
+    /// Neither leg is left, at once: the process over there is gone, the gateway's socket is closed, and, unless it is
+    /// frozen, the client has ended.
+    pub async fn ends_at_once(&mut self, why: &str, gateway_port: u16, is_frozen: bool) {
+        let mut left = Vec::new();
+        for _ in 0..AT_ONCE_LOOKS {
+            left = vec![
+                ("the process over there", is_anywhere(&self.mark)),
+                ("the gateway's socket", is_connected(gateway_port, self.port)),
+                ("the client", !is_frozen && self.exit().is_none()),
+            ];
+            left.retain(|(_, is_left)| *is_left);
+            if left.is_empty() {
+                return;
             }
-        })
-        .await;
-        since.elapsed()
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        panic!("{why} (frozen: {is_frozen}): {left:?} after {AT_ONCE_LOOKS} looks");
     }
 
     pub fn exit(&mut self) -> Option<ExitStatus> {
@@ -123,7 +128,7 @@ fn port_of(process: u32) -> Option<u16> {
 /// Whether the gateway still holds the connection of a client's port.
 fn is_connected(gateway_port: u16, client_port: u16) -> bool {
     connections().iter().any(|connection| {
-        (connection.local, connection.remote) == (gateway_port, client_port) && connection.state == ESTABLISHED
+        (connection.local, connection.remote) == (gateway_port, client_port) && connection.state != TIME_WAIT
     })
 }
 

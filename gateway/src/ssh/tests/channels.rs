@@ -1,12 +1,12 @@
 //! What goes through a channel, and past one that stands still.
 
-use std::io::Read;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use russh::keys::{PrivateKey, PrivateKeyWithHashAlg};
 
+use super::client::Client;
 use super::world::{CONTAINER, PATIENCE, Setting, World, finish, text, until};
 
 /// Compressible by nothing, and different at every place.
@@ -79,30 +79,17 @@ async fn files_are_copied_by_both_protocols_of_scp_and_by_sftp() {
 }
 
 /// A first connection, which others share.
-struct Master(Child);
-
-impl Master {
-    async fn start(world: &World) -> Self {
-        let socket = world.path("control");
-        let socket = socket.to_str().unwrap();
-        let mut command = world.ssh(&["-M", "-N", "-S", socket]);
-        let child = command.stdin(Stdio::null()).spawn().unwrap();
-        until("the control socket", || world.path("control").exists()).await;
-        Self(child)
-    }
-}
-
-impl Drop for Master {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+async fn master(world: &World) -> Client {
+    let socket = world.path("control");
+    let client = Client::of(&mut world.ssh(&["-M", "-N", "-S", socket.to_str().unwrap()]), Stdio::null());
+    until("the control socket", || socket.exists()).await;
+    client
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_channel_that_stands_still_holds_up_no_other() {
     let world = World::new().await;
-    let _master = Master::start(&world).await;
+    let _master = master(&world).await;
     let control = world.path("control").display().to_string();
     let shared = |script: &str| {
         let mut command = world.ssh(&["-S", &control]);
@@ -111,30 +98,24 @@ async fn a_channel_that_stands_still_holds_up_no_other() {
     };
     // One whose command reads nothing of endless input, and one whose output nobody takes.
     let zero = std::fs::File::open("/dev/zero").unwrap();
-    let mut unread = shared("echo ready; sleep 600").stdin(zero).stdout(Stdio::piped()).spawn().unwrap();
-    let mut untaken = shared("cat /dev/zero").stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
-    let (mut ready, mut first) = ([0; 6], [0; 1024]);
-    unread.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
-    untaken.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    let mut unread = Client::of(&mut shared("echo ready; sleep 600"), zero.into());
+    assert_eq!(unread.read(6).await, b"ready\n");
+    let mut untaken = Client::of(&mut shared("cat /dev/zero"), Stdio::null());
+    untaken.read(1024).await;
     for _ in 0..10 {
-        let begun = Instant::now();
+        // An answer behind one of the others would take until they end.
         let answer = finish(shared("cat"), b"here").await;
         assert_eq!(text(&answer.stdout), "here");
-        // An answer behind one of the others would take until they end.
-        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     }
-    for mut child in [unread, untaken] {
-        assert!(child.try_wait().unwrap().is_none(), "it goes on meanwhile");
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
+    assert!(unread.is_running() && untaken.is_running(), "they go on meanwhile");
+    drop((unread, untaken));
     world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_channels_of_one_connection_work_at_once() {
     let world = World::new().await;
-    let _master = Master::start(&world).await;
+    let _master = master(&world).await;
     let control = world.path("control").display().to_string();
     let mut running = tokio::task::JoinSet::new();
     for number in 0..20 {

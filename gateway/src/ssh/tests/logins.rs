@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::world::{CONTAINER, Setting, World, finish, make_key, text, until};
+use super::world::{CONTAINER, PATIENCE, Setting, World, finish, make_key, text, until};
 use crate::ssh::admission::{Outcome, Target};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -36,6 +36,9 @@ async fn nothing_runs_before_compute_knows_of_the_login() {
     let (_, output) = tokio::join!(
         async {
             until("a report", || told() == [CONTAINER]).await;
+            // Who did not wait would be in the container after as long as a login takes; who waits does not for ever.
+            let login = finish(world.straight("true"), b"");
+            let _ = tokio::time::timeout(Duration::from_secs(1), login).await;
             assert!(!world.diary.has("opened"), "{:?}", world.diary.lines());
             world.compute.is_open.send_replace(true);
         },
@@ -85,7 +88,7 @@ async fn who_does_not_log_in_in_time_is_cut_off_and_noise_is_known_as_such() {
     let mut silent = TcpStream::connect(world.address).await.unwrap();
     let mut said = Vec::new();
     // A reset is as good an end as any.
-    let _ = silent.read_to_end(&mut said).await;
+    let _ = tokio::time::timeout(PATIENCE, silent.read_to_end(&mut said)).await.expect("an end");
     assert!(said.starts_with(b"SSH-2.0-edd\r\n"), "{said:?}");
     let timed_out = Outcome::Unauthenticated { keys: 0, passwords: 0, timed_out: true };
     until("the outcome", || world.doorman.outcomes.lock().unwrap().contains(&timed_out)).await;
@@ -94,7 +97,7 @@ async fn who_does_not_log_in_in_time_is_cut_off_and_noise_is_known_as_such() {
         .write_all(b"SSH-2.0-noise\r\n\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff")
         .await
         .unwrap();
-    let _ = noise.read_to_end(&mut said).await;
+    let _ = tokio::time::timeout(PATIENCE, noise.read_to_end(&mut said)).await.expect("an end");
     until("the outcome", || world.doorman.outcomes.lock().unwrap().contains(&Outcome::Garbage)).await;
     world.stop().await;
 }

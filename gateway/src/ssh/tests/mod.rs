@@ -1,6 +1,7 @@
 //! A gateway between OpenSSH's client and OpenSSH's server.
 
 mod channels;
+mod client;
 mod diary;
 mod forwards;
 mod logins;

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::world::{World, text, until};
 
@@ -27,6 +27,20 @@ fn connections(port: u16) -> usize {
     table.lines().skip(1).filter(is_ours).count()
 }
 
+/// Neither leg is left within so many looks, 10 ms apart: a second where nothing else runs, and longer on a machine that
+/// takes longer for everything.
+async fn both_legs_end_at_once(world: &World) {
+    const LOOKS: u32 = 90;
+    let left = || [world.address, world.sshd.address].map(|address| connections(address.port()));
+    for _ in 0..LOOKS {
+        if left() == [0, 0] {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{:?} ends of connections are left to the gateway and to the container", left());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_access_ends_both_legs_at_once_and_says_so() {
     let world = World::new().await;
@@ -34,9 +48,7 @@ async fn a_revoked_access_ends_both_legs_at_once_and_says_so() {
     let mut stdout = child.stdout.take().unwrap();
     let draining = std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
     world.doorman.revoked.cancel();
-    let begun = Instant::now();
-    until("the end", || connections(world.address.port()) + connections(world.sshd.address.port()) == 0).await;
-    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    both_legs_end_at_once(&world).await;
     assert!(world.diary.has("ended revoked"), "{:?}", world.diary.lines());
     let mut error = Vec::new();
     child.stderr.take().unwrap().read_to_end(&mut error).unwrap();
@@ -54,9 +66,7 @@ async fn a_client_that_has_stopped_reading_is_ended_all_the_same() {
     let stopped = std::process::Command::new("kill").args(["-STOP", &child.id().to_string()]).status().unwrap();
     assert!(stopped.success());
     world.doorman.retired.cancel();
-    let begun = Instant::now();
-    until("the end", || connections(world.address.port()) + connections(world.sshd.address.port()) == 0).await;
-    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    both_legs_end_at_once(&world).await;
     assert!(world.diary.has("ended container_stopped"), "{:?}", world.diary.lines());
     child.kill().unwrap();
     child.wait().unwrap();

@@ -252,6 +252,13 @@ impl World {
         self.ssh_as(CONTAINER, options)
     }
 
+    /// A command in the container, past the gateway.
+    pub fn straight(&self, script: &str) -> Command {
+        let mut command = self.command("ssh");
+        command.args(["-p", &self.sshd.address.port().to_string(), "root@127.0.0.1", script]);
+        command
+    }
+
     /// What a command in the container does with `input`.
     pub async fn run(&self, script: &str, input: &[u8]) -> Output {
         let mut command = self.ssh(&[]);
@@ -302,12 +309,20 @@ pub fn text(bytes: &[u8]) -> String {
 
 /// Waits until `condition` holds.
 pub async fn until(what: &str, condition: impl Fn() -> bool) {
+    until_some(what, || condition().then_some(())).await;
+}
+
+/// Waits until there is something.
+pub async fn until_some<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let waiting = async {
-        while !condition() {
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("{what} in time"));
+    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("{what} in time"))
 }
 
 fn config(dir: &Path, ssh: ssh::Config, setting: &Setting) -> Config {

@@ -3,7 +3,7 @@
 serve_there
 socks=$(free_port)
 mkfifo commands
-gw -T -D "127.0.0.1:$socks" -o ConnectTimeout=15 -- sh <commands >output &
+gw -T -D "127.0.0.1:$socks" -- sh <commands >output &
 exec 5>commands
 echo 'echo ready' >&5
 until grep -q ready output; do :; done

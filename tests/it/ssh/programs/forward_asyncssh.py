@@ -39,4 +39,4 @@ async def main():
         listener.close()
 
 
-asyncio.run(asyncio.wait_for(main(), 60))
+asyncio.run(main())

@@ -35,4 +35,4 @@ async def main():
             assert file.read() == data
 
 
-asyncio.run(asyncio.wait_for(main(), 60))
+asyncio.run(main())

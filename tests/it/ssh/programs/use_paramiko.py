@@ -3,16 +3,19 @@ import hashlib, os
 
 import paramiko
 
+# In seconds: a machine that runs tests is busy.
+PATIENCE = 120
+
 client = paramiko.SSHClient()
 client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
-where = {"port": int(os.environ["PORT"]), "username": os.environ["LOGIN"], "timeout": 20, "auth_timeout": 20}
+where = {"port": int(os.environ["PORT"]), "username": os.environ["LOGIN"], "timeout": PATIENCE, "auth_timeout": PATIENCE}
 client.connect(
-    "127.0.0.1", key_filename=os.environ["IDENTITY"], allow_agent=False, look_for_keys=False, banner_timeout=20, **where
+    "127.0.0.1", key_filename=os.environ["IDENTITY"], allow_agent=False, look_for_keys=False, banner_timeout=PATIENCE, **where
 )
 
 
 def run(command, data=b""):
-    stdin, stdout, stderr = client.exec_command(command, timeout=20)
+    stdin, stdout, stderr = client.exec_command(command, timeout=PATIENCE)
     stdin.write(data)
     stdin.channel.shutdown_write()
     return stdout.read(), stderr.read(), stdout.channel.recv_exit_status()
@@ -22,7 +25,7 @@ assert run("cat; echo err >&2; exit 8", b"x") == (b"x", b"err\n", 8)
 
 # A terminal, its size, and a change of that.
 shell = client.invoke_shell(term="vt100", width=91, height=27)
-shell.settimeout(20)
+shell.settimeout(PATIENCE)
 
 
 def until(text):

@@ -74,8 +74,8 @@ mod tests {
             _: &str,
             _: &mut u32,
             _: &mut Session,
-        ) -> Result<bool, Self::Error> {
-            Ok(true)
+        ) -> Result<Option<bool>, Self::Error> {
+            Ok(Some(true))
         }
     }
 

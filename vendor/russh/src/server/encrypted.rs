@@ -860,6 +860,7 @@ mod tests {
             pending_len: 0,
             channels: std::collections::HashMap::new(),
             open_global_requests: std::collections::VecDeque::new(),
+            unanswered_global_requests: std::collections::VecDeque::new(),
             kex: SessionKexState::Idle,
         }
     }
@@ -1861,8 +1862,10 @@ impl Session {
             }
             msg::GLOBAL_REQUEST => {
                 let req_type = map_err!(String::decode(r))?;
-                self.common.wants_reply = map_err!(u8::decode(r))? != 0;
-                match req_type.as_str() {
+                let wants_reply = map_err!(u8::decode(r))? != 0;
+                self.global_request(wants_reply)?;
+                let mut chosen_port = None;
+                let done = match req_type.as_str() {
                     "tcpip-forward" => {
                         let address = map_err!(String::decode(r))?;
                         let port = map_err!(u32::decode(r))?;
@@ -1872,69 +1875,42 @@ impl Session {
                         let result = handler
                             .tcpip_forward(&address, &mut returned_port, self)
                             .await?;
-                        if result {
-                            if self.common.wants_reply
-                                && let Some(ref mut enc) = self.common.encrypted
-                            {
-                                self.common.wants_reply = false;
-                                push_packet!(enc.write, {
-                                    enc.write.push(msg::REQUEST_SUCCESS);
-                                    if port == 0 && returned_port != 0 {
-                                        map_err!(returned_port.encode(&mut enc.write))?;
-                                    }
-                                })
-                            }
-                        } else {
-                            self.request_failure();
-                        }
-                        Ok(())
+                        chosen_port = (port == 0 && returned_port != 0).then_some(returned_port);
+                        result
                     }
                     "cancel-tcpip-forward" => {
                         let address = map_err!(String::decode(r))?;
                         let port = map_err!(u32::decode(r))?;
                         map_err!(ensure_end(r))?;
                         debug!("handler.cancel_tcpip_forward {address:?} {port:?}");
-                        let result = handler.cancel_tcpip_forward(&address, port, self).await?;
-                        if result {
-                            self.request_success();
-                        } else {
-                            self.request_failure();
-                        }
-                        Ok(())
+                        handler.cancel_tcpip_forward(&address, port, self).await?
                     }
                     "streamlocal-forward@openssh.com" => {
                         let server_socket_path = map_err!(String::decode(r))?;
                         map_err!(ensure_end(r))?;
                         debug!("handler.streamlocal_forward {server_socket_path:?}");
-                        let result = handler
+                        handler
                             .streamlocal_forward(&server_socket_path, self)
-                            .await?;
-                        if result {
-                            self.request_success();
-                        } else {
-                            self.request_failure();
-                        }
-                        Ok(())
+                            .await?
                     }
                     "cancel-streamlocal-forward@openssh.com" => {
                         let socket_path = map_err!(String::decode(r))?;
                         map_err!(ensure_end(r))?;
                         debug!("handler.cancel_streamlocal_forward {socket_path:?}");
-                        let result = handler
+                        handler
                             .cancel_streamlocal_forward(&socket_path, self)
-                            .await?;
-                        if result {
-                            self.request_success();
-                        } else {
-                            self.request_failure();
-                        }
-                        Ok(())
+                            .await?
                     }
-                    _ => {
-                        self.request_failure();
-                        Ok(())
+                    _ => Some(false),
+                };
+                match done {
+                    Some(true) => {
+                        self.answer_global_request(GlobalAnswer::Success { port: chosen_port })?
                     }
+                    Some(false) => self.answer_global_request(GlobalAnswer::Failure)?,
+                    None => {}
                 }
+                Ok(())
             }
             msg::CHANNEL_OPEN_FAILURE => {
                 debug!("channel_open_failure");

@@ -828,14 +828,16 @@ pub trait Handler: Sized {
     /// Used for reverse-forwarding ports, see
     /// [RFC4254](https://tools.ietf.org/html/rfc4254#section-7).
     /// If `port` is 0, you should set it to the allocated port number.
+    /// Returns whether it was done; `None`: it is answered later, by [`Handle::request_success`] or
+    /// [`Handle::request_failure`]. So do the other global requests.
     #[allow(unused_variables)]
     fn tcpip_forward(
         &mut self,
         address: &str,
         port: &mut u32,
         session: &mut Session,
-    ) -> impl Future<Output = Result<bool, Self::Error>> + Send {
-        async { Ok(false) }
+    ) -> impl Future<Output = Result<Option<bool>, Self::Error>> + Send {
+        async { Ok(Some(false)) }
     }
 
     /// Used to stop the reverse-forwarding of a port, see
@@ -846,8 +848,8 @@ pub trait Handler: Sized {
         address: &str,
         port: u32,
         session: &mut Session,
-    ) -> impl Future<Output = Result<bool, Self::Error>> + Send {
-        async { Ok(false) }
+    ) -> impl Future<Output = Result<Option<bool>, Self::Error>> + Send {
+        async { Ok(Some(false)) }
     }
 
     #[allow(unused_variables)]
@@ -855,8 +857,8 @@ pub trait Handler: Sized {
         &mut self,
         socket_path: &str,
         session: &mut Session,
-    ) -> impl Future<Output = Result<bool, Self::Error>> + Send {
-        async { Ok(false) }
+    ) -> impl Future<Output = Result<Option<bool>, Self::Error>> + Send {
+        async { Ok(Some(false)) }
     }
 
     #[allow(unused_variables)]
@@ -864,8 +866,8 @@ pub trait Handler: Sized {
         &mut self,
         socket_path: &str,
         session: &mut Session,
-    ) -> impl Future<Output = Result<bool, Self::Error>> + Send {
-        async { Ok(false) }
+    ) -> impl Future<Output = Result<Option<bool>, Self::Error>> + Send {
+        async { Ok(Some(false)) }
     }
 
     /// Override when enabling the `diffie-hellman-group-exchange-*` key exchange methods.
@@ -1146,6 +1148,7 @@ where
         pending_len: 0,
         channels: HashMap::new(),
         open_global_requests: VecDeque::new(),
+        unanswered_global_requests: VecDeque::new(),
         kex: SessionKexState::Idle,
     };
 

@@ -28,11 +28,31 @@ pub struct Session {
     pub(crate) pending_len: u32,
     pub(crate) channels: HashMap<ChannelId, ChannelRef>,
     pub(crate) open_global_requests: VecDeque<GlobalRequestResponse>,
+    pub(crate) unanswered_global_requests: VecDeque<GlobalRequest>,
     pub(crate) kex: SessionKexState<ServerKex>,
+}
+
+/// Global requests of a peer that may wait for their answers. One that sends more does not wait for any.
+const MAX_UNANSWERED_GLOBAL_REQUESTS: usize = 1024;
+
+/// A global request of the peer's. Answers leave in the order of the requests (RFC 4254 section 4).
+#[derive(Debug)]
+pub(crate) struct GlobalRequest {
+    wants_reply: bool,
+    answer: Option<GlobalAnswer>,
+}
+
+/// The answer to a global request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GlobalAnswer {
+    /// It was done. `port`: the one that was chosen where the peer left that open.
+    Success { port: Option<u32> },
+    Failure,
 }
 
 #[derive(Debug)]
 pub enum Msg {
+    GlobalAnswer(GlobalAnswer),
     ChannelOpenAgent {
         channel_ref: ChannelRef,
     },
@@ -169,6 +189,24 @@ impl Handle {
     pub async fn channel_failure(&self, id: ChannelId) -> Result<(), ()> {
         self.sender
             .send(Msg::Channel(id, ChannelMsg::Failure))
+            .await
+            .map_err(|_| ())
+    }
+
+    /// Answers the oldest global request that has no answer yet: it was done. `port`: the one that was chosen
+    /// where the client left that open.
+    pub async fn request_success(&self, port: Option<u32>) -> Result<(), ()> {
+        self.global_answer(GlobalAnswer::Success { port }).await
+    }
+
+    /// Answers the oldest global request that has no answer yet: it is refused.
+    pub async fn request_failure(&self) -> Result<(), ()> {
+        self.global_answer(GlobalAnswer::Failure).await
+    }
+
+    async fn global_answer(&self, answer: GlobalAnswer) -> Result<(), ()> {
+        self.sender
+            .send(Msg::GlobalAnswer(answer))
             .await
             .map_err(|_| ())
     }
@@ -497,6 +535,13 @@ impl Session {
     /// pre-`select!` backlog drain so the two can't drift apart.
     fn dispatch_msg(&mut self, msg: Msg) -> Result<(), Error> {
         match msg {
+            Msg::GlobalAnswer(answer) => {
+                let mut requests = self.unanswered_global_requests.iter_mut();
+                if let Some(request) = requests.find(|request| request.answer.is_none()) {
+                    request.answer = Some(answer);
+                }
+                self.send_global_answers()?;
+            }
             Msg::Channel(id, ChannelMsg::Data { data }) => {
                 self.data(id, data)?;
             }
@@ -1053,28 +1098,47 @@ impl Session {
         self.common.debug(always_display, message, language_tag)
     }
 
-    /// Send a "success" reply to a /global/ request (requests without
-    /// a channel number, such as TCP/IP forwarding or
-    /// cancelling). Always call this function if the request was
-    /// successful (it checks whether the client expects an answer).
-    pub fn request_success(&mut self) {
-        if self.common.wants_reply
-            && let Some(ref mut enc) = self.common.encrypted
-        {
-            self.common.wants_reply = false;
-            push_packet!(enc.write, enc.write.push(msg::REQUEST_SUCCESS))
+    /// A global request came.
+    pub(crate) fn global_request(&mut self, wants_reply: bool) -> Result<(), Error> {
+        if self.unanswered_global_requests.len() >= MAX_UNANSWERED_GLOBAL_REQUESTS {
+            return Err(Error::Pending);
         }
+        self.unanswered_global_requests.push_back(GlobalRequest {
+            wants_reply,
+            answer: None,
+        });
+        Ok(())
     }
 
-    /// Send a "failure" reply to a global request (it checks whether the
-    /// client expects an answer).
-    pub fn request_failure(&mut self) {
-        if self.common.wants_reply
-            && let Some(ref mut enc) = self.common.encrypted
-        {
-            self.common.wants_reply = false;
-            push_packet!(enc.write, enc.write.push(msg::REQUEST_FAILURE))
+    /// Answers the global request that came last, once those before it are answered.
+    pub(crate) fn answer_global_request(&mut self, answer: GlobalAnswer) -> Result<(), Error> {
+        if let Some(request) = self.unanswered_global_requests.back_mut() {
+            request.answer = Some(answer);
         }
+        self.send_global_answers()
+    }
+
+    /// Sends the answers for whose turn it is.
+    fn send_global_answers(&mut self) -> Result<(), Error> {
+        while let Some(answer) = self.unanswered_global_requests.front().and_then(|it| it.answer) {
+            let request = self.unanswered_global_requests.pop_front();
+            if request.is_some_and(|request| request.wants_reply)
+                && let Some(ref mut enc) = self.common.encrypted
+            {
+                push_packet!(enc.write, {
+                    match answer {
+                        GlobalAnswer::Success { port } => {
+                            enc.write.push(msg::REQUEST_SUCCESS);
+                            if let Some(port) = port {
+                                port.encode(&mut enc.write)?;
+                            }
+                        }
+                        GlobalAnswer::Failure => enc.write.push(msg::REQUEST_FAILURE),
+                    }
+                })
+            }
+        }
+        Ok(())
     }
 
     /// Send a "success" reply to a channel request. Always call this
@@ -1690,6 +1754,7 @@ mod tests {
             pending_len: 0,
             channels: HashMap::new(),
             open_global_requests: VecDeque::new(),
+            unanswered_global_requests: VecDeque::new(),
             kex: SessionKexState::Idle,
         }
     }
