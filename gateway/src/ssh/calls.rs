@@ -30,7 +30,7 @@ impl Callee for Calls {
 
     fn hung_up(&self, reason: &str) {
         if let Some(session) = self.0.upgrade() {
-            tokio::spawn(session.hung_up(reason.to_owned()));
+            session.hung_up(reason.to_owned());
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::ssh::knock::Knock;
 use crate::ssh::patience::Impatient;
 use crate::ssh::server::FromClient;
 use crate::ssh::service::Service;
-use crate::ssh::session::Session;
+use crate::ssh::session::{CONTAINER_CLOSED, Session};
 
 /// How long a trusted proxy has to begin a PROXY header. Clients may wait for the server's first line before they say
 /// anything; a proxy that passes such a one on without a header is waited for no longer.
@@ -83,7 +83,10 @@ async fn live(mut running: Running, session: &Arc<Session>, ticket: &Ticket) {
     let (ended, reason) = tokio::select! {
         // Who revokes an access says why before it is cancelled.
         biased;
-        ended = &mut running => (true, Reason { word: word(ended.err().as_ref()), message: String::new() }),
+        ended = &mut running => {
+            let word = if session.has_hung_up() { CONTAINER_CLOSED } else { word(ended.err().as_ref()) };
+            (true, Reason { word, message: String::new() })
+        }
         reason = session.kill.asked() => (false, reason),
         () = session.admission.revoked.cancelled() => (false, reason("revoked", "the access was revoked")),
         () = idle_at_drain(session, ticket) => (false, reason("shutting_down", "the gateway restarts; connect again")),

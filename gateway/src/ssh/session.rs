@@ -56,10 +56,14 @@ pub struct Session {
     lines: Mutex<HashMap<ChannelId, Line>>,
     open_channels: AtomicUsize,
     channel_left: Notify,
+    has_hung_up: AtomicBool,
     asked_for: Asked,
     /// Keeps the container in use.
     pub(super) visit: OnceLock<Option<Visit>>,
 }
+
+/// Why a session ended whose container closed the connection.
+pub const CONTAINER_CLOSED: &str = "container_closed";
 
 /// What the client asked for, and the container may therefore open.
 #[derive(Debug, Default)]
@@ -153,6 +157,7 @@ impl Session {
             lines: Mutex::default(),
             open_channels: AtomicUsize::new(0),
             channel_left: Notify::new(),
+            has_hung_up: AtomicBool::new(false),
             asked_for: Asked::default(),
             visit: OnceLock::new(),
         }
@@ -210,10 +215,18 @@ impl Session {
     }
 
     /// The container's connection is over. What it sent is given to the client, for as long as that takes it.
-    pub async fn hung_up(self: Arc<Self>, reason: String) {
-        // Then they are cut off where they are.
-        let _ = tokio::time::timeout(LAST_BYTES_TIMEOUT, self.kill.token().run_until_cancelled(self.idle())).await;
-        self.kill.kill("container_closed", format!("the container closed the connection: {reason}"));
+    pub fn hung_up(self: Arc<Self>, reason: String) {
+        self.has_hung_up.store(true, Ordering::Release);
+        tokio::spawn(async move {
+            // Then they are cut off where they are.
+            let _ = tokio::time::timeout(LAST_BYTES_TIMEOUT, self.kill.token().run_until_cancelled(self.idle())).await;
+            self.kill.kill(CONTAINER_CLOSED, format!("the container closed the connection: {reason}"));
+        });
+    }
+
+    /// Whether the container's connection is over. A client whose channels are closed for that leaves by itself.
+    pub fn has_hung_up(&self) -> bool {
+        self.has_hung_up.load(Ordering::Acquire)
     }
 
     /// Accounts for a channel to the container that was logged in to.

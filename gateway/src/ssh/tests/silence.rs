@@ -117,10 +117,9 @@ async fn a_container_whose_network_is_gone_is_given_up_on() {
     let mut sending = Client::of(&mut client(&world, world.address, "echo in; exec cat >/dev/null"), zeros.into());
     assert_eq!(sending.read(3).await, b"in\n");
     link.is_silent.send_replace(true);
-    until("the end of both", || {
-        world.diary.lines().iter().filter(|line| *line == "ended container_closed").count() == 2
-    })
-    .await;
+    let ends = || -> Vec<_> { world.diary.lines().into_iter().filter(|line| line.starts_with("ended ")).collect() };
+    until("the end of both", || ends().len() == 2).await;
+    assert_eq!(ends(), ["ended container_closed"; 2]);
     assert_eq!((idle.code().await, sending.code().await), (Some(255), Some(255)));
     world.stop().await;
 }

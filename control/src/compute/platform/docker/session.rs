@@ -40,6 +40,8 @@ const SIGNALS: [(u8, &str); 9] = [
     (15, "TERM"),
 ];
 
+/// Before each further try to give a terminal its size: podman refuses while it has not noticed yet that a session runs.
+const RESIZE_PAUSES_MS: [u64; 4] = [20, 50, 100, 200];
 /// Longest wait for the engine to know whether what was started runs.
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two looks at that.
@@ -214,9 +216,16 @@ impl Running {
     }
 
     async fn resize(&self, size: Size) {
-        let options = ResizeExecOptions { height: size.rows, width: size.columns };
-        if let Err(error) = self.docker.resize_exec(&self.id, options).await {
-            tracing::debug!(%error, container = self.container, "a terminal keeps its size");
+        let mut pauses = RESIZE_PAUSES_MS.into_iter().map(Duration::from_millis);
+        loop {
+            let options = ResizeExecOptions { height: size.rows, width: size.columns };
+            let Err(error) = self.docker.resize_exec(&self.id, options).await else { return };
+            let is_over = !matches!(self.docker.inspect_exec(&self.id).await, Ok(state) if state.running == Some(true));
+            let Some(pause) = pauses.next().filter(|_| !is_over) else {
+                tracing::debug!(%error, container = self.container, "a terminal keeps its size");
+                return;
+            };
+            tokio::time::sleep(pause).await;
         }
     }
 
