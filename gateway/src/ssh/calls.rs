@@ -61,7 +61,7 @@ async fn call(
     let _place = place.numbered(client.half.id());
     reply.accept().await;
     let meter = Meter::new(session.log.opened(kind));
-    channel::relay(Pair { client: &client, container: &container }, &session, &meter).await;
+    channel::relay(Pair { client: &client, container: &container }, &session, &meter, std::future::pending()).await;
     upstream.forget(container.half.id());
     session.count(meter.usage());
 }

@@ -109,19 +109,29 @@ pub struct Pair<'a> {
     pub container: &'a ContainerEnd,
 }
 
-/// Serves a channel until one side has closed it and the other has all that was sent before, or a connection is over.
+/// Serves a channel until the container has closed it and the client has all that was sent before, a connection is over,
+/// or `refused` resolves. A client may close first, as OpenSSH's does once output and input have ended: it is told all the
+/// same how its program ends, whenever that is.
 /// The client's side of a session that is ended stays open: closed, it would have the client leave before it is told why.
-pub async fn relay(pair: Pair<'_>, session: &Session, meter: &Meter) {
+pub async fn relay(pair: Pair<'_>, session: &Session, meter: &Meter, refused: impl Future<Output = ()>) {
     let Pair { client, container } = pair;
     let windows = &session.service.windows;
-    let overdue = async {
-        client.inbox.closed().await;
-        tokio::time::sleep(LAST_BYTES_TIMEOUT).await;
+    let up = async {
+        let overdue = async {
+            client.inbox.closed().await;
+            tokio::time::sleep(LAST_BYTES_TIMEOUT).await;
+        };
+        tokio::select! {
+            _ = pass_up(pair, windows, meter) => {}
+            () = overdue => {}
+        }
+        let _ = container.half.close().await;
+        std::future::pending().await
     };
     tokio::select! {
-        _ = pass_up(pair, windows, meter) => {}
+        () = up => {}
         _ = pass_down(pair, windows, &session.to_client, meter) => {}
-        () = overdue => {}
+        () = refused => {}
     }
     // Failing means that its connection is over; what is closed already stays so.
     let _ = container.half.close().await;
@@ -157,7 +167,11 @@ async fn pass_down(pair: Pair<'_>, windows: &Windows, to_client: &Handle, meter:
             Item::Bytes(stream, bytes) => {
                 meter.passed(Direction::ToClient { is_stderr: stream != Stream::Main }, &bytes);
                 let length = bytes.len();
-                client.send(stream, bytes).await?;
+                tokio::select! {
+                    sent = client.send(stream, bytes) => sent?,
+                    // It takes no more; what is left goes nowhere, and the program's end is yet to come.
+                    () = client.inbox.closed() => {}
+                }
                 taken.add(length).await?;
             }
             Item::Eof => client.half.eof().await?,

@@ -83,11 +83,11 @@ async fn live(mut running: Running, session: &Arc<Session>, ticket: &Ticket) {
     let (ended, reason) = tokio::select! {
         // Who revokes an access says why before it is cancelled.
         biased;
+        reason = session.kill.asked() => (false, reason),
         ended = &mut running => {
             let word = if session.has_hung_up() { CONTAINER_CLOSED } else { word(ended.err().as_ref()) };
             (true, Reason { word, message: String::new() })
         }
-        reason = session.kill.asked() => (false, reason),
         () = session.admission.revoked.cancelled() => (false, reason("revoked", "the access was revoked")),
         () = idle_at_drain(session, ticket) => (false, reason("shutting_down", "the gateway restarts; connect again")),
         () = cut(ticket) => (false, reason("shutting_down", "the gateway restarts; connect again")),

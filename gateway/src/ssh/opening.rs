@@ -69,8 +69,8 @@ async fn through(
     let line = Line { desk, way: Way::Sshd(container.clone()), meter: Arc::clone(&meter) };
     session.set_line(id, line.clone());
     reply.accept().await;
-    let relaying = channel::relay(Pair { client: &client, container: &container }, &session, &meter);
-    until(relaying, requests::serve(&session, id, &line, queue)).await;
+    let too_many = requests::serve(&session, id, &line, queue);
+    channel::relay(Pair { client: &client, container: &container }, &session, &meter, too_many).await;
     upstream.forget(container.half.id());
     session.count(meter.usage());
 }
@@ -109,22 +109,15 @@ async fn program(session: Arc<Session>, channel: Channel<Msg>, reply: ChannelOpe
     reply.accept().await;
     // Closed by the client, or by the program that has ended.
     let closed = session.kill.token().run_until_cancelled(client.inbox.closed());
-    until(closed, requests::serve(&session, id, &line, queue)).await;
-    session.count(meter.usage());
-}
-
-/// Serves requests until the channel is over.
-async fn until<T>(over: impl Future<Output = T>, serving: impl Future<Output = Result<(), russh::Error>>) {
-    let serving = async {
-        match serving.await {
-            // The client's connection is over, which ends the channel.
-            Ok(()) | Err(_) => std::future::pending().await,
-        }
-    };
     tokio::select! {
-        _ = over => {}
-        () = serving => {}
+        _ = closed => {}
+        () = requests::serve(&session, id, &line, queue) => client.inbox.close(),
     }
+    if !session.kill.is_asked() {
+        // Failing means that the connection is over, and the channel with it.
+        let _ = client.half.close().await;
+    }
+    session.count(meter.usage());
 }
 
 fn prohibited(why: &str) -> ChannelOpenFailure {

@@ -226,8 +226,9 @@ impl Stage {
                 Output::Stdout(bytes) => (Stream::Main, bytes),
                 Output::Stderr(bytes) => (STDERR, bytes),
                 Output::Exit(exit) => {
-                    client.half.eof().await?;
-                    return self.tell(exit, scene).await;
+                    // First, for a client that closes upon the end of the output.
+                    self.tell(exit, scene).await?;
+                    return client.half.eof().await;
                 }
             };
             self.meter.passed(Direction::ToClient { is_stderr: stream == STDERR }, &bytes);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use russh::{ChannelId, Pty, Sig};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::ssh::channel::ContainerEnd;
 use crate::ssh::inbox::Inbox;
@@ -66,6 +67,7 @@ impl Request {
 pub struct Desk {
     waiting: mpsc::Sender<Request>,
     waiting_bytes: Arc<AtomicUsize>,
+    too_many: CancellationToken,
     client: Arc<Inbox>,
 }
 
@@ -74,14 +76,16 @@ pub struct Desk {
 pub struct Queue {
     waiting: mpsc::Receiver<Request>,
     waiting_bytes: Arc<AtomicUsize>,
+    too_many: CancellationToken,
 }
 
 impl Desk {
     /// For a channel whose client's end has this inbox.
     pub fn new(client: Arc<Inbox>) -> (Self, Queue) {
         let (sender, waiting) = mpsc::channel(MAX_WAITING);
-        let waiting_bytes = Arc::new(AtomicUsize::new(0));
-        (Self { waiting: sender, waiting_bytes: Arc::clone(&waiting_bytes), client }, Queue { waiting, waiting_bytes })
+        let (waiting_bytes, too_many) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
+        let queue = Queue { waiting, waiting_bytes: Arc::clone(&waiting_bytes), too_many: too_many.clone() };
+        (Self { waiting: sender, waiting_bytes, too_many, client }, queue)
     }
 
     /// Takes a request, for which what the client sends from now on waits. Whoever asks for more than there is room for
@@ -91,7 +95,7 @@ impl Desk {
         let before = self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.client.hold();
         if before.saturating_add(bytes) > MAX_WAITING_BYTES || self.waiting.try_send(request).is_err() {
-            self.client.close();
+            self.too_many.cancel();
         }
     }
 }
@@ -115,11 +119,17 @@ impl From<Option<Performance>> for Outcome {
     }
 }
 
-/// Sees to the requests of a channel, one after the other.
-///
-/// # Errors
-/// The client's connection is over.
-pub async fn serve(session: &Session, id: ChannelId, line: &Line, mut queue: Queue) -> Result<(), russh::Error> {
+/// Sees to the requests of a channel, one after the other. Resolves when there were too many.
+pub async fn serve(session: &Session, id: ChannelId, line: &Line, queue: Queue) {
+    let too_many = queue.too_many.clone();
+    tokio::select! {
+        // Failing means that the client's connection is over, which ends the channel.
+        _ = answer(session, id, line, queue) => std::future::pending().await,
+        () = too_many.cancelled() => {}
+    }
+}
+
+async fn answer(session: &Session, id: ChannelId, line: &Line, mut queue: Queue) -> Result<(), russh::Error> {
     while let Some(request) = queue.waiting.recv().await {
         let bytes = request.bytes();
         let Outcome { is_done, begins } = session.perform(line, request).await;
@@ -259,21 +269,19 @@ impl Session {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn more_requests_than_there_is_room_for_close_the_channel() {
+    #[test]
+    fn more_requests_than_there_is_room_for_close_the_channel() {
         let variable = |bytes| Request::Variable { name: "X".to_owned(), value: "x".repeat(bytes) };
         let client = Arc::new(Inbox::default());
-        let (desk, mut queue) = Desk::new(Arc::clone(&client));
+        let (desk, queue) = Desk::new(Arc::clone(&client));
         (0..MAX_WAITING).for_each(|_| desk.take(Request::Shell));
-        assert!(tokio::time::timeout(Duration::ZERO, client.closed()).await.is_err());
+        assert!(!queue.too_many.is_cancelled());
         desk.take(Request::Shell);
-        client.closed().await;
-        assert!(matches!(queue.waiting.recv().await, Some(Request::Shell)));
-        let client = Arc::new(Inbox::default());
-        let (desk, _queue) = Desk::new(Arc::clone(&client));
+        assert!(queue.too_many.is_cancelled());
+        let (desk, queue) = Desk::new(client);
         desk.take(variable(MAX_WAITING_BYTES - 1));
-        assert!(tokio::time::timeout(Duration::ZERO, client.closed()).await.is_err());
+        assert!(!queue.too_many.is_cancelled());
         desk.take(variable(1));
-        client.closed().await;
+        assert!(queue.too_many.is_cancelled());
     }
 }

@@ -83,6 +83,7 @@ impl Service {
             limits: limits.clone(),
             window_size: FIRST_BYTES,
             consumer_adjusts_window: true,
+            consumer_closes: true,
             event_buffer_size: SEND_QUEUE,
             preferred: algorithms::preferred(),
             // A session may stay open as long as its ends are there, which keepalives tell.

@@ -163,6 +163,7 @@ fn config(to: &Destination<'_>) -> client::Config {
         window_size: FIRST_BYTES,
         limits: to.limits.clone(),
         consumer_adjusts_window: true,
+        consumer_closes: true,
         preferred: algorithms::preferred(),
         keepalive_interval: Some(to.patience.ask_every),
         keepalive_max: to.patience.questions(),

@@ -524,6 +524,8 @@ pub(crate) struct ChannelParams {
     pending_data: std::collections::VecDeque<(bytes::Bytes, Option<u32>, usize)>,
     pending_eof: bool,
     pending_close: bool,
+    /// The peer has closed the channel, and takes no more data.
+    close_received: bool,
 }
 
 impl ChannelParams {

@@ -13,7 +13,7 @@
 // limitations under the License.
 //
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::{Debug, Formatter};
 use std::mem::replace;
 use std::num::Wrapping;
@@ -34,6 +34,9 @@ use crate::{
     ChannelId, ChannelParams, CryptoVec, Disconnect, Limits, auth, cipher, mac, msg, negotiation,
 };
 
+/// How many channels a peer may leave unclosed that this side has closed.
+const MAX_CLOSED_HERE: usize = 1024;
+
 #[derive(Debug)]
 pub(crate) struct Encrypted {
     pub state: EncryptedState,
@@ -46,6 +49,10 @@ pub(crate) struct Encrypted {
     pub server_mac: mac::Name,
     pub session_id: CryptoVec,
     pub channels: HashMap<ChannelId, ChannelParams>,
+    /// As configured.
+    pub consumer_closes: bool,
+    /// Channels that this side has closed and the peer has not, where the consumer closes.
+    pub closed_here: HashSet<ChannelId>,
     pub last_channel_id: Wrapping<u32>,
     // Non-sensitive packet assembly buffer, analogous to
     // OpenSSH sshbuf (output side).  Not mlocked because it
@@ -149,6 +156,16 @@ impl<C> CommonSession<C> {
             .is_some_and(|channel| channel.confirmed)
     }
 
+    /// As [`Self::is_established_channel`], or one that this side has closed and the peer has not: that may still say how
+    /// a program ended.
+    pub(crate) fn is_unclosed_by_peer(&self, channel: ChannelId) -> bool {
+        let closed_here = self
+            .encrypted
+            .as_ref()
+            .is_some_and(|enc| enc.closed_here.contains(&channel));
+        closed_here || self.is_established_channel(channel)
+    }
+
     pub fn newkeys(&mut self, newkeys: NewKeys) {
         if let Some(ref mut enc) = self.encrypted {
             enc.exchange = Some(newkeys.exchange);
@@ -179,6 +196,8 @@ impl<C> CommonSession<C> {
             session_id: newkeys.session_id,
             state,
             channels: HashMap::new(),
+            consumer_closes: false,
+            closed_here: HashSet::new(),
             last_channel_id: Wrapping(1),
             write: Vec::new(),
             write_cursor: 0,
@@ -285,11 +304,40 @@ impl Encrypted {
     }
 
     pub fn close(&mut self, channel: ChannelId) -> Result<(), crate::Error> {
-        if let Some(channel) = self.has_pending_data_mut(channel) {
+        let waits = self
+            .has_pending_data_mut(channel)
+            .filter(|params| !params.close_received);
+        if let Some(channel) = waits {
             channel.pending_close = true;
         } else {
             self.byte(channel, msg::CHANNEL_CLOSE)?;
-            self.channels.remove(&channel);
+            let params = self.channels.remove(&channel);
+            if self.consumer_closes && params.is_some_and(|params| !params.close_received) {
+                if self.closed_here.len() >= MAX_CLOSED_HERE {
+                    return Err(crate::Error::Inconsistent);
+                }
+                self.closed_here.insert(channel);
+            }
+        }
+        Ok(())
+    }
+
+    /// The peer has closed a channel. What waited for its window goes nowhere.
+    pub fn peer_closed(&mut self, channel: ChannelId) -> Result<(), crate::Error> {
+        if !self.consumer_closes {
+            // RFC 4254 section 5.3.
+            return self.close(channel);
+        }
+        if self.closed_here.remove(&channel) {
+            return Ok(());
+        }
+        if let Some(params) = self.channels.get_mut(&channel) {
+            params.close_received = true;
+            params.pending_data.clear();
+            let (_, pending_close) = params.take_pending_controls();
+            if pending_close {
+                self.close(channel)?;
+            }
         }
         Ok(())
     }
@@ -805,10 +853,10 @@ impl Encrypted {
 
     pub fn new_channel_id(&mut self) -> ChannelId {
         self.last_channel_id += Wrapping(1);
-        while self
-            .channels
-            .contains_key(&ChannelId(self.last_channel_id.0))
-        {
+        while {
+            let id = ChannelId(self.last_channel_id.0);
+            self.channels.contains_key(&id) || self.closed_here.contains(&id)
+        } {
             self.last_channel_id += Wrapping(1)
         }
         ChannelId(self.last_channel_id.0)
@@ -816,6 +864,9 @@ impl Encrypted {
     pub fn new_channel(&mut self, window_size: u32, maxpacket: u32) -> ChannelId {
         loop {
             self.last_channel_id += Wrapping(1);
+            if self.closed_here.contains(&ChannelId(self.last_channel_id.0)) {
+                continue;
+            }
             if let std::collections::hash_map::Entry::Vacant(vacant_entry) =
                 self.channels.entry(ChannelId(self.last_channel_id.0))
             {
@@ -831,6 +882,7 @@ impl Encrypted {
                     pending_data: std::collections::VecDeque::new(),
                     pending_eof: false,
                     pending_close: false,
+                    close_received: false,
                 });
                 return ChannelId(self.last_channel_id.0);
             }
@@ -929,6 +981,8 @@ mod tests {
             server_mac: mac::NONE,
             session_id: CryptoVec::new(),
             channels: HashMap::new(),
+            consumer_closes: false,
+            closed_here: HashSet::new(),
             last_channel_id: Wrapping(0),
             write: Vec::new(),
             write_cursor: 0,
@@ -960,6 +1014,7 @@ mod tests {
             pending_data: VecDeque::from([(Bytes::from_static(b"hello"), None, 0)]),
             pending_eof,
             pending_close,
+            close_received: false,
         }
     }
 
@@ -1014,6 +1069,7 @@ mod tests {
             pending_data: VecDeque::from([(Bytes::from_static(b"hello"), None, 0)]),
             pending_eof,
             pending_close,
+            close_received: false,
         }
     }
 

@@ -79,9 +79,10 @@ async fn files_are_copied_by_both_protocols_of_scp_and_by_sftp() {
 }
 
 /// A first connection, which others share.
-async fn master(world: &World) -> Client {
+async fn master(world: &World, options: &[&str]) -> Client {
     let socket = world.path("control");
-    let client = Client::of(&mut world.ssh(&["-M", "-N", "-S", socket.to_str().unwrap()]), Stdio::null());
+    let mut command = world.ssh(options);
+    let client = Client::of(command.args(["-M", "-N", "-S"]).arg(&socket), Stdio::null());
     until("the control socket", || socket.exists()).await;
     client
 }
@@ -89,7 +90,7 @@ async fn master(world: &World) -> Client {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_channel_that_stands_still_holds_up_no_other() {
     let world = World::new().await;
-    let _master = master(&world).await;
+    let _master = master(&world, &[]).await;
     let control = world.path("control").display().to_string();
     let shared = |script: &str| {
         let mut command = world.ssh(&["-S", &control]);
@@ -112,10 +113,26 @@ async fn a_channel_that_stands_still_holds_up_no_other() {
     world.stop().await;
 }
 
+/// One that shares its connection closes a channel once output and input have ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_closes_at_the_end_of_the_output_is_told_of_the_programs_end() {
+    let world = World::new().await;
+    let (said, go) = (world.path("said"), world.path("go"));
+    let _master = master(&world, &["-vv", "-E", said.to_str().unwrap()]).await;
+    let mut command = world.ssh(&["-S", world.path("control").to_str().unwrap()]);
+    command.arg(format!("exec >&- 2>&-; until [ -e {} ]; do sleep 0.05; done; exit 7", go.display()));
+    let running = tokio::spawn(finish(command, b""));
+    until("the client to close", || std::fs::read_to_string(&said).unwrap().contains("send close")).await;
+    std::fs::write(&go, "").unwrap();
+    let output = running.await.unwrap();
+    assert_eq!(output.status.code(), Some(7), "{}", std::fs::read_to_string(&said).unwrap());
+    world.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn many_channels_of_one_connection_work_at_once() {
     let world = World::new().await;
-    let _master = master(&world).await;
+    let _master = master(&world, &[]).await;
     let control = world.path("control").display().to_string();
     let mut running = tokio::task::JoinSet::new();
     for number in 0..20 {
@@ -126,7 +143,7 @@ async fn many_channels_of_one_connection_work_at_once() {
     let all = async {
         while let Some(done) = running.join_next().await {
             let (number, output) = done.unwrap();
-            assert_eq!(output.status.code(), Some(number));
+            assert_eq!(output.status.code(), Some(number), "{}", text(&output.stderr));
             assert!(output.stdout == noise(200_000));
         }
     };

@@ -526,13 +526,11 @@ impl Session {
                 debug!("channel_close");
                 let channel_num = map_err!(ChannelId::decode(&mut r))?;
                 map_err!(ensure_end(&r))?;
-                if !self.common.is_established_channel(channel_num) {
+                if !self.common.is_unclosed_by_peer(channel_num) {
                     return Ok(());
                 }
                 if let Some(ref mut enc) = self.common.encrypted {
-                    // The CHANNEL_CLOSE message must be sent to the server at this point or the session
-                    // will not be released.
-                    enc.close(channel_num)?;
+                    enc.peer_closed(channel_num)?;
                 }
                 // Forward the close to the channel before removing it, so that
                 // consumers waiting on `Channel::wait()` receive an explicit
@@ -655,7 +653,7 @@ impl Session {
                 let channel_num = map_err!(ChannelId::decode(&mut r))?;
                 let req = map_err!(String::decode(&mut r))?;
                 debug!("channel_request: {channel_num:?} {req:?}",);
-                if !self.common.is_established_channel(channel_num) {
+                if !self.common.is_unclosed_by_peer(channel_num) {
                     return Ok(());
                 }
                 match req.as_str() {
@@ -859,6 +857,7 @@ impl Session {
                     pending_data: std::collections::VecDeque::new(),
                     pending_eof: false,
                     pending_close: false,
+                    close_received: false,
                 };
 
                 let (channel, channel_ref) = Channel::new(

@@ -2110,6 +2110,9 @@ async fn reply<H: Handler>(
                         session
                             .common
                             .encrypted(initial_encrypted_state(session), newkeys);
+                        if let Some(ref mut enc) = session.common.encrypted {
+                            enc.consumer_closes = session.common.config.consumer_closes;
+                        }
 
                         if let Some(sender) = kex_done_signal.take() {
                             sender.send(agent_session_binding).unwrap_or(());
@@ -2778,6 +2781,10 @@ pub struct Config {
     /// If active, a channel's window grows only by [`ChannelWriteHalf::consumed`](crate::ChannelWriteHalf::consumed),
     /// and a peer that sends more than it allows is disconnected; disabled by default (i.e. it grows upon receipt).
     pub consumer_adjusts_window: bool,
+    /// If active, a peer that closes a channel is not answered before the consumer closes it, too, and may be told until
+    /// then how a program ended; and where the consumer closes first, the peer may still tell that (RFC 4254 section 5.3
+    /// has each side close for itself). Disabled by default (i.e. a peer is answered upon receipt).
+    pub consumer_closes: bool,
 }
 
 impl Default for Config {
@@ -2801,6 +2808,7 @@ impl Default for Config {
             gex: Default::default(),
             nodelay: false,
             consumer_adjusts_window: false,
+            consumer_closes: false,
         }
     }
 }

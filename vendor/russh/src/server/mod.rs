@@ -102,6 +102,10 @@ pub struct Config {
     /// If active, a channel's window grows only by [`ChannelWriteHalf::consumed`](crate::ChannelWriteHalf::consumed),
     /// and a peer that sends more than it allows is disconnected; disabled by default (i.e. it grows upon receipt).
     pub consumer_adjusts_window: bool,
+    /// If active, a peer that closes a channel is not answered before the consumer closes it, too, and may be told until
+    /// then how a program ended; and where the consumer closes first, the peer may still tell that (RFC 4254 section 5.3
+    /// has each side close for itself). Disabled by default (i.e. a peer is answered upon receipt).
+    pub consumer_closes: bool,
 }
 
 impl Default for Config {
@@ -130,6 +134,7 @@ impl Default for Config {
             keepalive_max: 3,
             nodelay: false,
             consumer_adjusts_window: false,
+            consumer_closes: false,
         }
     }
 }
@@ -1318,6 +1323,9 @@ async fn reply<H: Handler + Send>(
                             },
                             newkeys,
                         );
+                        if let Some(ref mut enc) = session.common.encrypted {
+                            enc.consumer_closes = session.common.config.consumer_closes;
+                        }
 
                         session.maybe_send_ext_info()?;
                     }
