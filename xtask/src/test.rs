@@ -29,7 +29,8 @@ pub fn setup() -> Result<Cargo, Failure> {
 
 /// Runs the workspace's tests. Long ones look for EDD_TEST_FULL themselves, so that a short run still lists them.
 pub fn test(full: bool, filters: &[String]) -> Result<(), Failure> {
-    let mut command = setup()?.command(&["test", "--workspace", "--locked"]);
+    // A run takes minutes: it tells of all that fails.
+    let mut command = setup()?.command(&["test", "--workspace", "--locked", "--no-fail-fast"]);
     if full {
         install::ensure(tool::FULL)?;
         npm::install()?;
