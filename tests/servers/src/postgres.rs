@@ -43,6 +43,7 @@ pub struct Postgres {
     settings: Settings,
     /// Whether the programs must run as nobody.
     as_nobody: bool,
+    has_own_disk: bool,
     port: u16,
     databases: AtomicU32,
 }
@@ -81,8 +82,8 @@ impl Postgres {
                 give(&data);
             }
         }
-        let (port, databases) = (port::free(), AtomicU32::new(0));
-        let mut cluster = Self { supervisor, programs: find(), settings, as_nobody, port, databases };
+        let (port, databases, has_own_disk) = (port::free(), AtomicU32::new(0), disk.is_some());
+        let mut cluster = Self { supervisor, programs: find(), settings, as_nobody, has_own_disk, port, databases };
         cluster.initialize();
         for _ in 1..TRIES {
             if cluster.try_start().is_ok() {
@@ -174,6 +175,10 @@ impl Postgres {
         if !self.settings.durable {
             // But synchronous, so that a killed server has what it acknowledged.
             settings.extend(["fsync=off", "full_page_writes=off"].map(str::to_owned));
+        }
+        if self.has_own_disk {
+            // Or its log alone could fill that.
+            settings.extend(["max_wal_size=64MB", "min_wal_size=32MB"].map(str::to_owned));
         }
         if self.settings.secured {
             let file = |name| folder.join(name).display().to_string();

@@ -23,6 +23,12 @@ pub(in crate::compute::platform) async fn sessions_run_on_pipes(machine: &dyn Ma
     sleeper.control.send(Control::Signal("TERM".to_owned())).await.expect("sent");
     assert_eq!(rest(&mut sleeper).await.2, Exit::Signal("TERM".to_owned()));
 
+    // Its output ends before it does.
+    let script = "exec >&- 2>&-; until [ -e /tmp/go ]; do sleep 0.05; done; exit 9";
+    let mut silent = session(&platform, spec.id, shell(script)).await;
+    said(&platform, spec.id, "touch /tmp/go").await;
+    assert_eq!(rest(&mut silent).await, (String::new(), String::new(), Exit::Code(9)));
+
     // What is left behind does not hold a session up.
     assert_eq!(said(&platform, spec.id, "sleep 1000 & echo gone").await, "gone\n");
 

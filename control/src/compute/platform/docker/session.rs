@@ -42,10 +42,15 @@ const SIGNALS: [(u8, &str); 9] = [
 
 /// Before each further try to give a terminal its size: podman refuses while it has not noticed yet that a session runs.
 const RESIZE_PAUSES_MS: [u64; 4] = [20, 50, 100, 200];
+/// After each try to end a session that nobody has any more.
+const END_PAUSES_MS: [u64; 6] = [20, 50, 100, 500, 1000, 5000];
 /// Longest wait for the engine to know whether what was started runs.
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two looks at that.
 const BEGIN_POLL: Duration = Duration::from_millis(5);
+/// Between two looks at whether a program whose output has ended has, too.
+const EXIT_POLL_MIN: Duration = Duration::from_millis(5);
+const EXIT_POLL_MAX: Duration = Duration::from_secs(1);
 
 /// Runs what follows a name and a size, or a login shell, in the home and with the variables that `/etc/passwd` has for the
 /// name. A terminal gets its size before anything asks for it: an engine sets it some time after the start.
@@ -190,27 +195,50 @@ impl Running {
             }
             true
         };
-        let has_ended = tokio::select! {
-            () = writing => false,
-            () = controlling => false,
-            has_ended = reading => has_ended,
-            () = outputs.closed() => false,
+        let ending = async { if reading.await { Some(self.exit().await) } else { None } };
+        let ended = tokio::select! {
+            () = writing => None,
+            () = controlling => None,
+            ended = ending => ended,
+            () = outputs.closed() => None,
         };
-        if !has_ended {
+        match ended {
+            Some(Some(exit)) => drop(outputs.send(Output::Exit(exit)).await),
+            // Unknown is said by closing the channel without an exit.
+            Some(None) => {}
             // Whoever had it is gone.
-            self.signal("HUP").await;
-            self.signal("KILL").await;
-            return;
-        }
-        // Unknown is said by closing the channel without an exit.
-        if let Some(exit) = self.exit().await {
-            drop(outputs.send(Output::Exit(exit)).await);
+            None => self.end().await,
         }
     }
 
+    async fn end(&self) {
+        self.signal("HUP").await;
+        for pause in END_PAUSES_MS.map(Duration::from_millis) {
+            self.signal("KILL").await;
+            tokio::time::sleep(pause).await;
+            if !self.is_running().await {
+                return;
+            }
+        }
+        tracing::warn!(container = self.container, "a session that nobody has goes on: it does not get its signals");
+    }
+
+    async fn is_running(&self) -> bool {
+        matches!(self.docker.inspect_exec(&self.id).await, Ok(state) if state.running == Some(true))
+    }
+
+    /// How it ended, once it has: a program may close its output long before, and the engine hears of an end a moment after
+    /// that of the output.
     async fn exit(&self) -> Option<Exit> {
-        let code = self.docker.inspect_exec(&self.id).await.ok()?.exit_code?;
-        let code = u8::try_from(code).ok()?;
+        let mut pause = EXIT_POLL_MIN;
+        let code = loop {
+            let state = self.docker.inspect_exec(&self.id).await.ok()?;
+            if let (Some(false), Some(code)) = (state.running, state.exit_code) {
+                break u8::try_from(code).ok()?;
+            }
+            tokio::time::sleep(pause).await;
+            pause = EXIT_POLL_MAX.min(pause * 2);
+        };
         let signal = SIGNALS.iter().find(|(number, _)| code == 128 + number);
         Some(signal.map_or(Exit::Code(code), |(_, name)| Exit::Signal((*name).to_owned())))
     }
@@ -220,8 +248,8 @@ impl Running {
         loop {
             let options = ResizeExecOptions { height: size.rows, width: size.columns };
             let Err(error) = self.docker.resize_exec(&self.id, options).await else { return };
-            let is_over = !matches!(self.docker.inspect_exec(&self.id).await, Ok(state) if state.running == Some(true));
-            let Some(pause) = pauses.next().filter(|_| !is_over) else {
+            let pause = if self.is_running().await { pauses.next() } else { None };
+            let Some(pause) = pause else {
                 tracing::debug!(%error, container = self.container, "a terminal keeps its size");
                 return;
             };
