@@ -20,6 +20,11 @@ const WAKE_TIMEOUT: Duration = Duration::from_secs(120);
 const DIAL_TRIES: u32 = 5;
 const DIAL_PAUSE: Duration = Duration::from_millis(200);
 
+/// Runs of a container that one session tries to get into: it may stop and start meanwhile.
+const MAX_TRIES: u32 = 5;
+/// Between two looks at whether a container is still where it is being called.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
 /// What a session's channels lead to.
 #[derive(Clone, Debug)]
 pub enum Leg {
@@ -61,18 +66,27 @@ impl Session {
     async fn make_leg(self: &Arc<Self>) -> Result<Leg, Refusal> {
         let admission::Way::Container { id, user } = &self.admission.way else { return Ok(Leg::Jump) };
         let look = || self.service.admitter.entrance(&self.admission);
-        let mut is_again = false;
+        let mut tries = 1;
         loop {
             let entrance = self.awake(look()?, look).await?;
-            let (leg, announced) = tokio::join!(self.way(&entrance, *id, user), self.announce(&entrance));
+            let making = async { tokio::join!(self.way(&entrance, *id, user), self.announce(&entrance)) };
+            let (leg, announced) = tokio::select! {
+                made = making => made,
+                // Whoever is not there any more does not say so: to find that out takes long.
+                () = elsewhere(&entrance.target, look) => {
+                    (Err(Refusal::new(UNREACHABLE, "the container is being stopped or started")), Announced::Unheard)
+                }
+            };
             match leg {
                 Ok(leg) => {
                     self.settle(entrance, announced);
                     return Ok(leg);
                 }
-                // It fell asleep before it was known to be in use.
-                Err(refusal) if !is_again && refusal.reason == UNREACHABLE && look()?.target == Target::Asleep => {
-                    is_again = true;
+                // It fell asleep before it was known to be in use, was stopped, or was started anew.
+                Err(refusal)
+                    if tries < MAX_TRIES && refusal.reason == UNREACHABLE && look()?.target != entrance.target =>
+                {
+                    tries += 1;
                 }
                 Err(refusal) => return Err(refusal),
             }
@@ -205,5 +219,12 @@ impl Session {
                 kill.kill("container_stopped", "the container was stopped or deleted");
             }
         });
+    }
+}
+
+/// Resolves when the way in is not `target` any more.
+async fn elsewhere(target: &Target, look: impl Fn() -> Result<Entrance, Refusal>) {
+    while look().is_ok_and(|now| now.target == *target) {
+        tokio::time::sleep(LOOK_EVERY).await;
     }
 }

@@ -4,7 +4,9 @@ use std::io::Read;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use super::world::{World, text, until};
+use super::world::{PATIENCE, World, finish, text, until};
+use crate::route::Authority;
+use crate::ssh::admission::{Refusal, Target};
 
 /// A client in the middle of an endless transfer to it.
 fn transfer(world: &World) -> Child {
@@ -70,6 +72,26 @@ async fn a_client_that_has_stopped_reading_is_ended_all_the_same() {
     assert!(world.diary.has("ended container_stopped"), "{:?}", world.diary.lines());
     child.kill().unwrap();
     child.wait().unwrap();
+    world.stop().await;
+}
+
+/// To find out that nobody answers takes minutes.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_container_that_is_stopped_meanwhile_is_told_so() {
+    let world = World::new().await;
+    let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = Authority::parse(&mute.local_addr().unwrap().to_string()).unwrap();
+    let was = world.doorman.target.lock().unwrap().clone();
+    let Target::Sshd { host_key_fingerprint, .. } = was else { panic!("{was:?}") };
+    *world.doorman.target.lock().unwrap() = Target::Sshd { address, host_key_fingerprint };
+    let mut command = world.ssh(&[]);
+    command.arg("true");
+    let running = tokio::spawn(finish(command, b""));
+    let _called = tokio::time::timeout(PATIENCE, mute.accept()).await.unwrap().unwrap();
+    *world.doorman.target.lock().unwrap() = Target::Down(Refusal::new("container_stopped", "it was stopped"));
+    let output = running.await.unwrap();
+    assert_eq!(output.status.code(), Some(255));
+    assert!(text(&output.stderr).contains("it was stopped"), "{}", text(&output.stderr));
     world.stop().await;
 }
 
