@@ -24,9 +24,9 @@ pub(in crate::compute::platform) async fn sessions_run_on_pipes(machine: &dyn Ma
     assert_eq!(rest(&mut sleeper).await.2, Exit::Signal("TERM".to_owned()));
 
     // Its output ends before it does.
-    let script = "exec >&- 2>&-; until [ -e /tmp/go ]; do sleep 0.05; done; exit 9";
+    let script = "exec >&- 2>&-; until [ -e go ]; do sleep 0.05; done; exit 9";
     let mut silent = session(&platform, spec.id, shell(script)).await;
-    said(&platform, spec.id, "touch /tmp/go").await;
+    said(&platform, spec.id, "touch go").await;
     assert_eq!(rest(&mut silent).await, (String::new(), String::new(), Exit::Code(9)));
 
     // What is left behind does not hold a session up.
